@@ -56,8 +56,7 @@ hp_code hp_wrap(hp_error *reterr, hp_code code, const char *fmt, ...)
         n = vsnprintf(reterr->msg, sizeof reterr->msg, fmt, args);
         va_end(args);
         if (n >= 0 && (size_t)n < sizeof reterr->msg)
-            snprintf(reterr->msg + n, sizeof reterr->msg - (size_t)n, ": %s",
-                     inner);
+            snprintf(reterr->msg + n, sizeof reterr->msg - (size_t)n, ": %s", inner);
         reterr->code = code;
     }
     return code;

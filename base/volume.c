@@ -9,8 +9,8 @@ size_t hp_geom_voxels(const hp_geom *g)
     return (size_t)g->n[HP_Z] * (size_t)g->n[HP_Y] * (size_t)g->n[HP_X];
 }
 
-hp_geom hp_geom_axial(int nz, int ny, int nx, double sz_mm, double sy_mm,
-                      double sx_mm, const double origin_mm[3])
+hp_geom hp_geom_axial(int nz, int ny, int nx, double sz_mm, double sy_mm, double sx_mm,
+                      const double origin_mm[3])
 {
     hp_geom g = {
         .n = {nz, ny, nx},

@@ -1,4 +1,11 @@
-/* Structured reports: TID 1500 (results.md 2) and the Basic Text note. */
+/* Structured reports: TID 1500 (Comprehensive 3D SR, one planar group for each
+ * reported lesion) and the Basic Text note.
+ *
+ * The tree keeps to what viewers were measured to need: the first NUM of a
+ * group is the Area, inferred from the same polyline as the image region; the
+ * Image Library is there and has a group for each source series; tracking UIDs
+ * are unique; code meanings are spelled as viewers and validators compare them.
+ */
 #ifndef HP_DICOM_SR_H
 #define HP_DICOM_SR_H
 

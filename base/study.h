@@ -34,6 +34,14 @@ typedef struct hp_series_note {
     char why[160];    /* evidence for the phase, or the reason it is not used */
 } hp_series_note;
 
+/* What the ledger made of an arrived object. All of these are answered 0000. */
+typedef enum hp_disposition {
+    HP_STORED_NEW,       /* stored, row committed */
+    HP_STORED_DUPLICATE, /* same UID, same bytes: not kept a second time */
+    HP_STORED_CONFLICT,  /* same UID, other bytes: in quarantine, the first stays */
+    HP_STORED_ECHO       /* one of our own results came back: not kept */
+} hp_disposition;
+
 #ifdef __cplusplus
 }
 #endif

@@ -19,6 +19,7 @@
 
 #include "base/error.h"
 #include "base/path.h"
+#include "base/study.h"
 #include "base/uid.h"
 
 #ifdef __cplusplus
@@ -45,14 +46,6 @@ typedef struct hp_stored {
     char peer[64];           /* numeric address, no port */
     uint64_t association;    /* our number for it, unique in this process */
 } hp_stored;
-
-/* What the ledger made of it. All of these are answered 0000. */
-typedef enum hp_disposition {
-    HP_STORED_NEW,       /* stored, row committed */
-    HP_STORED_DUPLICATE, /* same UID, same bytes: part file removed */
-    HP_STORED_CONFLICT,  /* same UID, other bytes: kept in quarantine, first one stays */
-    HP_STORED_ECHO       /* one of our own results came back: not kept */
-} hp_disposition;
 
 /* Answer to a slice, on the loop thread. HP_E_NO_SPACE becomes A700, every
  * other failure 0110; in both cases nothing is left on disk. */

@@ -1,0 +1,1 @@
+"""Makes model bundles: the same networks as inference/, trained on phantoms."""

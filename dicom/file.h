@@ -37,6 +37,8 @@ typedef struct hp_slice {
     hp_uid sop_class, sop_instance, series, study, frame_of_reference, transfer_syntax;
     char modality[17], image_type[80], series_description[65], image_comments[128];
     char kernel[33], manufacturer[65], contrast_agent[65], contrast_phase[17];
+    char rescale_type[17]; /* "HU" or absent; else the values are no HU */
+    char photometric[17];
     int series_number, instance_number, acquisition_number;
     int rows, columns, bits_allocated, bits_stored, high_bit, pixel_representation,
         samples;

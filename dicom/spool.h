@@ -21,13 +21,14 @@
 #include "base/path.h"
 #include "base/study.h"
 #include "base/uid.h"
+#include "dicom/scan.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 /* Who wrote the file meta and who answers on the port. */
-#define HP_IMPLEMENTATION_CLASS_UID "2.25.148211739485712893410268934716503217648"
+#define HP_IMPLEMENTATION_CLASS_UID "2.25.230579579184532923043464300972212748128"
 #define HP_IMPLEMENTATION_VERSION "HEPAR_0_1"
 
 /* A complete slice in its .part file: not durable yet, not answered yet.
@@ -99,6 +100,12 @@ hp_code hp_spool_final_path(const char *part_path, const char *dir,
  * meta may differ: another sender.) */
 hp_code hp_spool_same(const char *path_a, const char *path_b, bool *ret_same,
                       hp_error *reterr);
+
+/* Walks a whole file, Part 10 or bare (then `assume` says how it is encoded), in
+ * chunks. *ret_syntax is "" for a bare one. A deflated dataset is
+ * HP_E_UNSUPPORTED: inflate it and use hp_scan_feed. */
+hp_code hp_spool_scan_file(const char *path, uint64_t max_bytes, hp_encoding assume,
+                           hp_scan_result *ret, hp_uid *ret_syntax, hp_error *reterr);
 
 /* Recovery: removes every *.part in dir. */
 hp_code hp_spool_remove_parts(const char *dir, size_t *ret_removed, hp_error *reterr);

@@ -360,3 +360,80 @@ hp_code hp_spool_remove_parts(const char *dir, size_t *ret_removed, hp_error *re
         *ret_removed = removed;
     return HP_OK;
 }
+
+/* ---- scanning a file ---- */
+
+/* The meta group of somebody else's file: bounded, and read leniently. */
+static hp_code skip_meta(FILE *f, hp_uid *ret_syntax, hp_error *reterr)
+{
+    for (;;) {
+        uint8_t h[12];
+        long at = ftell(f);
+        size_t n = fread(h, 1, 8, f);
+        uint32_t len;
+        char uid[HP_UID_SIZE] = "";
+
+        if (n < 8 || hp_get_u16le(h) != 0x0002)
+            return fseek(f, at, SEEK_SET) == 0 ? HP_OK : hp_fail_errno(reterr, errno, "seeking");
+        len = hp_get_u16le(h + 6);
+        if (memcmp(h + 4, "OB", 2) == 0 || memcmp(h + 4, "UN", 2) == 0) {
+            if (fread(h + 8, 1, 4, f) != 4)
+                return hp_fail(reterr, HP_E_TRUNCATED, "cut off in the file meta information");
+            len = hp_get_u32le(h + 8);
+        }
+        if (len > 65536)
+            return hp_fail(reterr, HP_E_LIMIT, "file meta information too long");
+        if (hp_get_u16le(h + 2) == 0x0010 && len < sizeof uid) {
+            if (fread(uid, 1, len, f) != len)
+                return hp_fail(reterr, HP_E_TRUNCATED, "cut off in the file meta information");
+            uid[strcspn(uid, " ")] = 0;
+            memcpy(ret_syntax->text, uid, sizeof uid);
+        } else if (fseek(f, (long)len, SEEK_CUR) != 0) {
+            return hp_fail_errno(reterr, errno, "seeking");
+        }
+    }
+}
+
+static hp_code scan_rest(FILE *f, uint64_t max_bytes, hp_encoding encoding,
+                         hp_scan_result *ret, hp_error *reterr)
+{
+    hp_auto(hp_scan) *s = NULL;
+    uint8_t *chunk = malloc(COMPARE_CHUNK);
+    hp_code r = chunk ? hp_scan_new(encoding, max_bytes, &s, reterr)
+                      : hp_fail(reterr, HP_E_NO_MEMORY, "scanning a file");
+
+    for (size_t n = 1; r == HP_OK && n > 0;) {
+        n = fread(chunk, 1, COMPARE_CHUNK, f);
+        r = hp_scan_feed(s, chunk, n, reterr);
+    }
+    free(chunk);
+    if (r == HP_OK && ferror(f))
+        r = hp_fail(reterr, HP_E_IO, "reading a file");
+    return r == HP_OK ? hp_scan_end(s, ret, reterr) : r;
+}
+
+hp_code hp_spool_scan_file(const char *path, uint64_t max_bytes, hp_encoding assume,
+                           hp_scan_result *ret, hp_uid *ret_syntax, hp_error *reterr)
+{
+    FILE *f = fopen(path, "rbe");
+    uint8_t head[META_START];
+    hp_uid syntax = {""};
+    hp_code r = HP_OK;
+
+    if (!f)
+        return hp_fail_errno(reterr, errno, "opening a file");
+    if (fread(head, 1, sizeof head, f) == sizeof head &&
+        memcmp(head + PREAMBLE, "DICM", 4) == 0)
+        r = skip_meta(f, &syntax, reterr);
+    else
+        rewind(f);
+    if (r == HP_OK && strcmp(syntax.text, "1.2.840.10008.1.2.1.99") == 0)
+        r = hp_fail(reterr, HP_E_UNSUPPORTED, "a deflated dataset");
+    if (r == HP_OK)
+        r = scan_rest(f, max_bytes, syntax.text[0] ? hp_encoding_of(syntax.text) : assume,
+                      ret, reterr);
+    if (r == HP_OK && ret_syntax)
+        *ret_syntax = syntax;
+    fclose(f);
+    return r;
+}

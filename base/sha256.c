@@ -1,12 +1,23 @@
-/* SHA-256 (FIPS 180-4), the plain C form. */
+/* SHA-256 (FIPS 180-4): the plain C form, and the same rounds by the CPU's own
+ * instructions where it has them (about nine times faster; every received slice
+ * is hashed, so it shows). */
 #include "base/sha256.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
+/* For the test, which compares both forms on one machine. */
+bool hp_sha256__plain_only;
 
 /* FIPS 180-4, 4.2.2. */
 static const uint32_t K[64] = {
@@ -27,7 +38,7 @@ static uint32_t rotr(uint32_t v, int n)
     return v >> n | v << (32 - n);
 }
 
-static void compress(uint32_t state[8], const uint8_t *block)
+static void compress_plain(uint32_t state[8], const uint8_t *block)
 {
     uint32_t w[64], s[8];
 
@@ -55,6 +66,75 @@ static void compress(uint32_t state[8], const uint8_t *block)
         state[i] += s[i];
 }
 
+#ifdef __x86_64__
+/* The instructions want the state as (a,b,e,f) and (c,d,g,h). */
+__attribute__((target("sha,sse4.1"))) static void compress_sha(uint32_t state[8],
+                                                               const uint8_t *block)
+{
+    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+    __m128i dcba = _mm_loadu_si128((const __m128i *)state);
+    __m128i hgfe = _mm_loadu_si128((const __m128i *)(state + 4));
+    __m128i cdab = _mm_shuffle_epi32(dcba, 0xb1), efgh = _mm_shuffle_epi32(hgfe, 0x1b);
+    __m128i abef = _mm_alignr_epi8(cdab, efgh, 8);
+    __m128i cdgh = _mm_blend_epi16(efgh, cdab, 0xf0);
+    const __m128i abef_was = abef, cdgh_was = cdgh;
+    __m128i w[4], feba, dchg;
+
+    for (int i = 0; i < 16; i++) {
+        __m128i *now = &w[i % 4], kw;
+
+        if (i < 4) {
+            *now = _mm_loadu_si128((const __m128i *)(block + 16 * i));
+            *now = _mm_shuffle_epi8(*now, swap);
+        } else {
+            __m128i last = w[(i - 1) % 4];
+            __m128i w7 = _mm_alignr_epi8(last, w[(i - 2) % 4], 4);
+
+            *now = _mm_add_epi32(_mm_sha256msg1_epu32(*now, w[(i - 3) % 4]), w7);
+            *now = _mm_sha256msg2_epu32(*now, last);
+        }
+        kw = _mm_add_epi32(*now, _mm_loadu_si128((const __m128i *)(K + 4 * i)));
+        cdgh = _mm_sha256rnds2_epu32(cdgh, abef, kw);
+        abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(kw, 0x0e));
+    }
+    feba = _mm_shuffle_epi32(_mm_add_epi32(abef, abef_was), 0x1b);
+    dchg = _mm_shuffle_epi32(_mm_add_epi32(cdgh, cdgh_was), 0xb1);
+    _mm_storeu_si128((__m128i *)state, _mm_blend_epi16(feba, dchg, 0xf0));
+    _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(dchg, feba, 8));
+}
+
+static bool cpu_has_sha(void)
+{
+    /* Asked once; two threads asking at the same time get the same answer. */
+    static atomic_int known; /* 0 not asked, 1 no, 2 yes */
+    unsigned a, b, c, d;
+    int k = atomic_load_explicit(&known, memory_order_relaxed);
+
+    if (k == 0) {
+        /* CPUID leaf 7: EBX bit 29 is SHA; leaf 1: ECX bit 19 is SSE4.1. */
+        k = __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1 &&
+                    __get_cpuid(1, &a, &b, &c, &d) && c >> 19 & 1
+                ? 2
+                : 1;
+        atomic_store_explicit(&known, k, memory_order_relaxed);
+    }
+    return k == 2;
+}
+#endif
+
+static void compress(uint32_t state[8], const uint8_t *block, size_t blocks)
+{
+#ifdef __x86_64__
+    if (cpu_has_sha() && !hp_sha256__plain_only) {
+        for (; blocks > 0; blocks--, block += 64)
+            compress_sha(state, block);
+        return;
+    }
+#endif
+    for (; blocks > 0; blocks--, block += 64)
+        compress_plain(state, block);
+}
+
 void hp_sha256_init(hp_sha256 *s)
 {
     static const uint32_t START[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
@@ -80,11 +160,10 @@ void hp_sha256_add(hp_sha256 *s, const void *data, size_t len)
         len -= take;
         if (held + take < 64)
             return;
-        compress(s->state, s->block);
+        compress(s->state, s->block, 1);
     }
-    for (; len >= 64; p += 64, len -= 64)
-        compress(s->state, p);
-    memcpy(s->block, p, len);
+    compress(s->state, p, len / 64);
+    memcpy(s->block, p + len / 64 * 64, len % 64);
 }
 
 void hp_sha256_end(hp_sha256 *s, uint8_t ret[32])

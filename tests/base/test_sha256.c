@@ -1,5 +1,6 @@
 #include "base/sha256.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,6 +75,15 @@ static void test_sha256__file(void **state)
     assert_int_equal(hp_sha256_file(path, hex, &e), HP_E_NOT_FOUND);
 }
 
+extern bool hp_sha256__plain_only;
+
+static int plain(void **state)
+{
+    (void)state;
+    hp_sha256__plain_only = true;
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -82,5 +92,7 @@ int main(void)
         cmocka_unit_test(test_sha256__file),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    /* First by the CPU's instructions, where it has them, then without. */
+    return cmocka_run_group_tests_name("sha256", tests, NULL, NULL) +
+           cmocka_run_group_tests_name("sha256, plain C", tests, plain, NULL);
 }

@@ -17,6 +17,10 @@
 #include "base/error.h"
 #include "dicom/spool.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Who may send: an AE title from an address. "*" allows any of that half; an
  * empty list allows nobody. Titles are case-sensitive. */
 typedef struct hp_intake_peer {
@@ -92,4 +96,7 @@ void hp_intake_stats_get(const hp_intake *in, hp_intake_stats *ret);
  * are removed. */
 void hp_intake_close(hp_intake *in, void (*cb)(void *payload), void *payload);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

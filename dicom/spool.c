@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
+#include "dicom/ul.h"
 
 enum { PREAMBLE = 128, META_START = PREAMBLE + 4, COMPARE_CHUNK = 64 * 1024 };
 

@@ -27,10 +27,6 @@
 extern "C" {
 #endif
 
-/* Who wrote the file meta and who answers on the port. */
-#define HP_IMPLEMENTATION_CLASS_UID "2.25.230579579184532923043464300972212748128"
-#define HP_IMPLEMENTATION_VERSION "HEPAR_0_1"
-
 /* A complete slice in its .part file: not durable yet, not answered yet.
  * Text fields are bytes as received, cut to fit; never log them. */
 typedef struct hp_stored {

@@ -30,6 +30,10 @@
 extern "C" {
 #endif
 
+/* Who answers on the port, and who writes file meta information. */
+#define HP_IMPLEMENTATION_CLASS_UID "2.25.230579579184532923043464300972212748128"
+#define HP_IMPLEMENTATION_VERSION "HEPAR_0_1"
+
 enum {
     HP_UL_MAX_CONTEXTS = 128,
     HP_UL_MAX_REQUEST = 256 * 1024, /* A-ASSOCIATE-RQ */

@@ -319,6 +319,18 @@ def phantom(folder, seed=1, slices=60, *more):
         return folder, json.load(f)["study_uid"]
 
 
+def small_study(folder):
+    """Enough slices for the ledger; too few for the networks."""
+    return phantom(folder, 3, 4)
+
+
+def double_node(folder, peers, **changes):
+    """A node whose worker is a double: done at once, without reading a pixel."""
+    double = os.path.join(ROOT, "tests", "e2e", "worker_double.py")
+    return Node(folder, peers, changes=merged(
+        {"reading": {"worker_program": double}, "readiness": {"quiet_s": 1}}, changes))
+
+
 def dicom_files(folder):
     found = []
     for path, _, names in os.walk(folder):

@@ -1,0 +1,88 @@
+#!/usr/bin/python3
+"""A worker that reads nothing and is done at once: it speaks hepar-worker's
+side of the socketpair, so that tests of ledger and delivery take seconds.
+
+It writes one structured report and one key image whose UIDs follow from the
+study, like the real ones. WORKER_DOUBLE may say: die (kill -9 itself, each
+time), die-once, hang, unsuitable."""
+import hashlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+
+def uid(*parts):
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return "2.25." + str(int.from_bytes(digest[:16], "big"))
+
+
+def write_objects(out, first_slice, study_uid):
+    from pydicom import dcmread
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    source = dcmread(first_slice, stop_before_pixels=True)
+    made = []
+    for kind, sop_class, modality in (("sr", "1.2.840.10008.5.1.4.1.1.88.34", "SR"),
+                                      ("key_image", "1.2.840.10008.5.1.4.1.1.7", "OT")):
+        ds = Dataset()
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID = sop_class
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID = uid(study_uid, kind)
+        ds.is_little_endian, ds.is_implicit_VR = True, False
+        ds.PatientID, ds.PatientName = source.PatientID, source.PatientName
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = study_uid, uid(study_uid, "series", kind)
+        ds.Modality, ds.SeriesDescription = modality, "AI, research use only"
+        if kind == "key_image":
+            ds.Rows = ds.Columns = 16
+            ds.SamplesPerPixel, ds.PhotometricInterpretation = 3, "RGB"
+            ds.BitsAllocated = ds.BitsStored = 8
+            ds.HighBit, ds.PixelRepresentation, ds.PlanarConfiguration = 7, 0, 0
+            ds.PixelData = bytes(16 * 16 * 3)
+        ds.save_as(os.path.join(out, kind + ".dcm"), write_like_original=False)
+        made.append({"kind": kind, "file": kind + ".dcm", "png": "", "sop_class": sop_class,
+                     "sop_instance": ds.SOPInstanceUID, "required": True})
+    return made
+
+
+def answer(job):
+    mode = os.environ.get("WORKER_DOUBLE", "")
+    if mode == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "die-once":
+        marker = os.environ["WORKER_DOUBLE_MARKER"]
+        if not os.path.exists(marker):
+            open(marker, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "hang":
+        time.sleep(3600)
+    done = {"event": "done", "job": job["job"], "run": job["run"], "input_digest": "0" * 64}
+    if mode == "unsuitable":
+        return {**done, "outcome": "unsuitable", "reason_code": "no_venous_phase",
+                "reason": "no venous phase", "objects": [],
+                "result": {"study_uid": job["study_uid"], "outcome": "unsuitable"}}
+    objects = write_objects(job["out"], job["files"][0], job["study_uid"])
+    result = {"study_uid": job["study_uid"], "outcome": "classified", "candidates": [],
+              "results": objects}
+    with open(os.path.join(job["out"], "result.json"), "w") as f:
+        json.dump(result, f)
+    return {**done, "outcome": "classified", "reason_code": "", "reason": "", "result": result,
+            "objects": objects}
+
+
+def main():
+    line = socket.socket(fileno=3).makefile("rw", buffering=1)
+    for text in line:
+        job = json.loads(text)
+        if job.get("do") == "run":
+            line.write(json.dumps({"event": "progress", "job": job["job"], "run": job["run"],
+                                   "stage": "double", "fraction": 0.5}) + "\n")
+            line.write(json.dumps(answer(job)) + "\n")
+            line.flush()
+
+
+main()

@@ -15,6 +15,7 @@ enum { MAX_DEPTH = 32, MAX_BYTES = 1 << 20 };
 
 typedef struct place {
     const json_t *node;
+    const char *key;
     int line;
 } place;
 
@@ -46,7 +47,8 @@ static hp_code next(reader *r, yaml_event_t *ev)
     return HP_OK;
 }
 
-static hp_code remember(reader *r, const json_t *node, int line)
+/* `key` NULL: where node begins; else where that member of it stands. */
+static hp_code remember(reader *r, const json_t *node, const char *key, int line)
 {
     hp_yaml *y = r->out;
 
@@ -61,7 +63,7 @@ static hp_code remember(reader *r, const json_t *node, int line)
         y->places = more;
         y->cap = cap;
     }
-    y->places[y->count++] = (place){node, line};
+    y->places[y->count++] = (place){node, key, line};
     return HP_OK;
 }
 
@@ -150,7 +152,9 @@ static hp_code read_member(reader *r, const yaml_event_t *key, int depth, json_t
         return code;
     if (json_object_set_new(map, name, value) != 0)
         return fail_at(r, key, "not a key");
-    return HP_OK;
+    /* the map's own copy of the name lives as long as the map */
+    return remember(r, map, json_object_iter_key(json_object_iter_at(map, name)),
+                    (int)key->start_mark.line + 1);
 }
 
 static hp_code read_mapping(reader *r, int depth, json_t **ret)
@@ -203,7 +207,7 @@ static hp_code read_node(reader *r, yaml_event_t *ev, int line, int depth, json_
         return fail_at(r, ev, "a value is missing");
     }
     if (code == HP_OK)
-        code = remember(r, node, line);
+        code = remember(r, node, NULL, line);
     if (code == HP_OK)
         *ret = hp_steal(&node);
     return code;
@@ -284,7 +288,16 @@ json_t *hp_yaml_root(const hp_yaml *y)
 int hp_yaml_line(const hp_yaml *y, const json_t *node)
 {
     for (size_t i = y->count; i-- > 0;)
-        if (y->places[i].node == node)
+        if (y->places[i].node == node && y->places[i].key == NULL)
+            return y->places[i].line;
+    return 0;
+}
+
+int hp_yaml_key_line(const hp_yaml *y, const json_t *map, const char *key)
+{
+    for (size_t i = 0; i < y->count; i++)
+        if (y->places[i].node == map && y->places[i].key != NULL &&
+            strcmp(y->places[i].key, key) == 0)
             return y->places[i].line;
     return 0;
 }

@@ -35,6 +35,8 @@ json_t *hp_yaml_root(const hp_yaml *y);
 /* Line (from 1) where `node` begins; for a member of a mapping the line of its
  * key. 0 when `node` is not part of `y`. */
 int hp_yaml_line(const hp_yaml *y, const json_t *node);
+/* Line of one member of a mapping, whatever its value; 0: not there. */
+int hp_yaml_key_line(const hp_yaml *y, const json_t *map, const char *key);
 
 #ifdef __cplusplus
 }

@@ -77,12 +77,12 @@ hp_ready hp_study_ready(const hp_arrival *a, const hp_readiness *rule, int64_t n
 hp_code hp_study_files(hp_db *db, int64_t study_id, int revision,
                        void (*each)(const char *name, void *payload), void *payload,
                        hp_error *reterr);
-/* All names the ledger has in spool/, or one: HP_E_NOT_FOUND. */
-hp_code hp_study_file_known(hp_db *db, const char *name, hp_error *reterr);
+/* Every file name the ledger has in spool/, in byte order. */
 hp_code hp_study_each_file(hp_db *db,
                            void (*each)(int64_t study_id, const char *name, void *payload),
                            void *payload, hp_error *reterr);
-/* A row without its file: event, and the study's newest job fails (promise 2). */
+/* A row without its file (promise 2): event, the study's unfinished jobs fail, and
+ * the row goes, so that the slice can be sent again. */
 hp_code hp_study_file_lost(hp_db *db, int64_t study_id, const char *name,
                            hp_error *reterr);
 

@@ -160,7 +160,7 @@ def a_full_disk_is_a700_and_service_comes_back(folder, use):
     os.makedirs(state)
     run("mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", state)
     node = wire_node(folder, use, state_dir=os.path.join(state, "state"),
-                     intake={"disk_reserve_bytes": 1 << 20})
+                     intake={"disk_reserve": "1 MiB"})
     tail = b"\xe0\x7f\x10\x00" + (512 * 512 * 2).to_bytes(4, "little") + bytes(512 * 512 * 2)
     statuses = []
     with wire.Association(node.port) as a:

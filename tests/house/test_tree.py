@@ -50,8 +50,8 @@ def commands_that_do_not_exist(programs):
         if program in help_of and verb and not re.search(
                 rf"(?<![\w-]){re.escape(verb)}\b", help_of[program]):
             yield f"README.md: `{program} {verb}`: {program} --help does not know it"
-        if program.startswith(("hepar", "./")) and program not in help_of and not os.path.exists(
-                os.path.join(house.ROOT, program)):
+        if programs and program.startswith(("hepar", "./")) and program not in help_of \
+                and not os.path.exists(os.path.join(house.ROOT, program)):
             yield f"README.md: `{program}` does not exist"
 
 

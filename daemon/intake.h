@@ -39,10 +39,12 @@ typedef struct hp_intake_sink {
     /* (optional) An open association carries (+1) or no longer carries (-1)
      * this study. */
     void (*on_study)(void *payload, uint64_t association, const hp_uid *study, int delta);
-    /* (optional) Something was refused: an event for the ledger. `what` is one
-     * of "association", "store", "connection", "request"; all text is safe. */
+    /* (optional) Something was refused, one call and one log line each. `what`
+     * is "association", "store", "request" or "connection"; `study_uid` is ""
+     * when it is not known, `status` the DIMSE status or 0. All text is safe. */
     void (*on_refused)(void *payload, const char *what, const char *peer,
-                       const char *calling_ae, const char *why);
+                       const char *calling_ae, const char *study_uid, unsigned status,
+                       const char *why);
 } hp_intake_sink;
 
 typedef struct hp_intake_options {
@@ -70,6 +72,10 @@ typedef struct hp_intake_options {
 } hp_intake_options;
 
 void hp_intake_options_init(hp_intake_options *o); /* the defaults */
+
+/* The SOP classes that are taken without being asked for, Verification included.
+ * NULL at the end. */
+extern const char *const hp_intake_default_classes[];
 
 typedef struct hp_intake_stats {
     uint64_t connections, associations, rejected_associations, aborted;

@@ -460,15 +460,8 @@ static void give(const hp_scan *s, int v, char *ret, size_t size)
     ret[len] = 0;
 }
 
-hp_code hp_scan_end(hp_scan *s, hp_scan_result *ret, hp_error *reterr)
+void hp_scan_so_far(const hp_scan *s, hp_scan_result *ret)
 {
-    if (s->failure.code != HP_OK)
-        return stay_failed(s, reterr);
-    close_full_frames(s);
-    if (s->frame_count || s->state != HEADER || (s->head_len && !only_padding(s)))
-        return hp_fail(reterr, HP_E_TRUNCATED, "cut off inside %s at byte %llu",
-                       s->frame_count ? "a sequence" : "an element",
-                       (unsigned long long)s->position);
     memset(ret, 0, sizeof *ret);
     give(s, V_CLASS, ret->sop_class, sizeof ret->sop_class);
     give(s, V_INSTANCE, ret->sop_instance, sizeof ret->sop_instance);
@@ -482,6 +475,18 @@ hp_code hp_scan_end(hp_scan *s, hp_scan_result *ret, hp_error *reterr)
                            ret->patient_digest);
     ret->has_pixels = s->has_pixels;
     ret->deepest = s->deepest;
+}
+
+hp_code hp_scan_end(hp_scan *s, hp_scan_result *ret, hp_error *reterr)
+{
+    if (s->failure.code != HP_OK)
+        return stay_failed(s, reterr);
+    close_full_frames(s);
+    if (s->frame_count || s->state != HEADER || (s->head_len && !only_padding(s)))
+        return hp_fail(reterr, HP_E_TRUNCATED, "cut off inside %s at byte %llu",
+                       s->frame_count ? "a sequence" : "an element",
+                       (unsigned long long)s->position);
+    hp_scan_so_far(s, ret);
     return HP_OK;
 }
 

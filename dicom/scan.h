@@ -77,6 +77,9 @@ hp_code hp_scan_feed(hp_scan *s, const void *data, size_t len, hp_error *reterr)
  * sequence. On success *ret is filled. */
 hp_code hp_scan_end(hp_scan *s, hp_scan_result *ret, hp_error *reterr);
 
+/* The values so far, for explaining a refusal; may be all empty. */
+void hp_scan_so_far(const hp_scan *s, hp_scan_result *ret);
+
 /* What tells two patients apart, and nothing else: SHA-256 over PatientID, a
  * zero byte and IssuerOfPatientID, each without outer spaces. */
 void hp_scan_patient_digest(const void *id, size_t id_len, const void *issuer,

@@ -110,7 +110,7 @@ hp_code hp_spool_create(hp_spool_file *f, const char *dir, const char *stem,
         hp_buf_done(&meta);
         return hp_fail(reterr, HP_E_NO_MEMORY, "building file meta information");
     }
-    f->bytes = 0;
+    f->bytes = f->hinted = 0;
     f->fd = open(f->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (f->fd < 0)
         r = hp_fail_errno(reterr, errno, "creating a part file in the spool");
@@ -138,6 +138,14 @@ hp_code hp_spool_write(hp_spool_file *f, const void *data, size_t len, hp_error 
         f->bytes += (uint64_t)n;
     }
     return HP_OK;
+}
+
+void hp_spool_flush_hint(hp_spool_file *f)
+{
+    if (f->bytes > f->hinted)
+        sync_file_range(f->fd, (off_t)f->hinted, (off_t)(f->bytes - f->hinted),
+                        SYNC_FILE_RANGE_WRITE);
+    f->hinted = f->bytes;
 }
 
 hp_code hp_spool_close(hp_spool_file *f, bool sync, hp_error *reterr)

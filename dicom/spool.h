@@ -52,10 +52,10 @@ typedef void (*hp_stored_cb)(hp_code code, hp_disposition disposition, void *pay
 
 typedef struct hp_spool_file {
     int fd; /* -1: closed */
-    uint64_t bytes;
+    uint64_t bytes, hinted;
     char path[HP_PATH_MAX];
 } hp_spool_file;
-#define HP_SPOOL_FILE_INIT {-1, 0, {0}}
+#define HP_SPOOL_FILE_INIT {-1, 0, 0, {0}}
 
 /* Creates `dir/<stem>.part` (0600, must not exist) and writes preamble and file
  * meta. On failure nothing is left. */
@@ -65,6 +65,8 @@ hp_code hp_spool_create(hp_spool_file *f, const char *dir, const char *stem,
                         hp_error *reterr);
 /* Appends all of it, or fails; EINTR and short writes are its business. */
 hp_code hp_spool_write(hp_spool_file *f, const void *data, size_t len, hp_error *reterr);
+/* Starts writing back what has been written so far; only a hint. */
+void hp_spool_flush_hint(hp_spool_file *f);
 /* Closes; `sync` does fdatasync first. A failed close or sync removes the file. */
 hp_code hp_spool_close(hp_spool_file *f, bool sync, hp_error *reterr);
 /* Closes and removes; harmless on a closed, never opened or failed one. */

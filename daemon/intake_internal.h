@@ -1,0 +1,119 @@
+/* The front door's own: a listener has connections, a connection has at most
+ * one slice on its way to disk.
+ *
+ * A connection handles one message at a time. While a message is being
+ * answered nothing further is read from that peer, so a release or a second
+ * request that is already on the wire waits its turn in the socket. */
+#ifndef HP_DAEMON_INTAKE_INTERNAL_H
+#define HP_DAEMON_INTAKE_INTERNAL_H
+
+#include "base/buf.h"
+#include "daemon/intake.h"
+#include "dicom/dimse.h"
+#include "dicom/scan.h"
+#include "dicom/ul.h"
+
+enum {
+    HP_INTAKE_READ_BYTES = 128 * 1024,
+    HP_INTAKE_BLOCK_BYTES = 128 * 1024,
+    HP_INTAKE_UNWRITTEN_MAX = 512 * 1024,
+    HP_INTAKE_PROGRESS_BYTES = 4096 /* less than this in progress_ms is none */
+};
+
+typedef struct hp_intake_conn hp_intake_conn;
+typedef struct hp_intake_slice hp_intake_slice;
+
+typedef struct hp_intake_block {
+    struct hp_intake_block *next;
+    size_t len;
+    uint8_t data[HP_INTAKE_BLOCK_BYTES];
+} hp_intake_block;
+
+/* One allowed sender, its address taken apart. */
+typedef struct hp_intake_rule {
+    char ae_title[17]; /* "*": any */
+    bool any_address;
+    uint8_t address[16]; /* IPv4 as ::ffff:a.b.c.d */
+    int bits;            /* of 128 */
+} hp_intake_rule;
+
+struct hp_intake {
+    uv_loop_t *loop;
+    hp_intake_options o; /* its strings point into `strings` */
+    hp_buf strings;
+    hp_intake_rule *rule;
+    const char **extra_class;
+    uv_tcp_t listener;
+    uv_timer_t disk_timer;
+    uv_work_t disk_work;
+    bool disk_work_busy, accept_again;
+    int port;
+    uint64_t free_bytes; /* at the last look, less what was written since */
+    uint64_t seen_free;  /* filled by the disk work */
+    uint64_t next_id;
+    hp_intake_conn *conns;
+    hp_intake_block *spare; /* a few written blocks, to be used again */
+    int spare_count;
+    hp_intake_stats stats;
+    uint8_t read_buffer[HP_INTAKE_READ_BYTES]; /* one for all: used inside one callback */
+    /* closing */
+    bool closing;
+    int live; /* handles, slices and works that must end before free */
+    void (*close_cb)(void *payload);
+    void *close_payload;
+};
+
+/* ---- intake_access.c ---- */
+
+hp_code hp_intake__parse_rule(const hp_intake_peer *peer, hp_intake_rule *ret,
+                              hp_error *reterr);
+bool hp_intake__allows(const hp_intake_rule *rule, int count, const char *calling_ae,
+                       const uint8_t address[16]);
+
+/* ---- intake.c ---- */
+
+void hp_intake__release(hp_intake *in); /* one `live` less */
+bool hp_intake__below_reserve(const hp_intake *in);
+bool hp_intake__takes_class(const char *abstract_syntax, void *intake);
+/* The one log line and the sink's call for something refused. `why` is ours. */
+void hp_intake__refused(hp_intake *in, const hp_intake_conn *c, const char *what,
+                        const char *study_uid, unsigned status, const char *why);
+
+/* ---- intake_conn.c ---- */
+
+void hp_intake__accept(hp_intake *in);
+void hp_intake__conn_stop(hp_intake_conn *c); /* the daemon goes down */
+/* Peer "address:port" and calling AE title, both safe to log; our number. */
+const char *hp_intake__conn_peer(const hp_intake_conn *c);
+const char *hp_intake__conn_calling(const hp_intake_conn *c);
+uint64_t hp_intake__conn_id(const hp_intake_conn *c);
+/* Sends the answer to the present request and goes on reading. */
+void hp_intake__conn_answer(hp_intake_conn *c, uint16_t status, const char *comment);
+/* Unwritten bytes changed: read on, or stop. */
+void hp_intake__conn_flow(hp_intake_conn *c);
+void hp_intake__conn_saw_study(hp_intake_conn *c, const hp_uid *study);
+
+/* ---- intake_slice.c ---- */
+
+typedef struct hp_intake_slice_info {
+    const hp_dimse_command *command;
+    const hp_ul_context *context;
+    const char *calling_ae, *peer;
+    uint64_t association;
+} hp_intake_slice_info;
+
+/* NULL: out of memory. The slice keeps `c` until hp_intake__slice_drop(). */
+hp_intake_slice *hp_intake__slice_new(hp_intake *in, hp_intake_conn *c,
+                                      const hp_intake_slice_info *info);
+/* Decided before the last fragment: the rest is taken and thrown away. The first
+ * reason stays. */
+void hp_intake__slice_refuse(hp_intake_slice *s, uint16_t status, const char *why);
+void hp_intake__slice_data(hp_intake_slice *s, const uint8_t *data, size_t len);
+/* The dataset is complete: hp_intake__conn_answer() will follow, never from
+ * inside this call. */
+void hp_intake__slice_end(hp_intake_slice *s);
+/* The connection has gone or is going. */
+void hp_intake__slice_drop(hp_intake_slice *s);
+size_t hp_intake__slice_unwritten(const hp_intake_slice *s);
+
+#endif

@@ -88,24 +88,33 @@ static json_t *text(const char *s)
     return json_string(ascii);
 }
 
+/* Out of memory halfway must not become a shorter list: whole, or NULL. */
+static json_t *whole(json_t *j, bool complete)
+{
+    if (complete)
+        return j;
+    json_decref(j);
+    return NULL;
+}
+
 static json_t *reals(const double *v, int n)
 {
     json_t *a = json_array();
+    bool ok = a != NULL;
 
     for (int i = 0; i < n; i++)
-        if (json_array_append_new(a, real_or_null(v[i])) != 0)
-            break;
-    return a;
+        ok = ok && json_array_append_new(a, real_or_null(v[i])) == 0;
+    return whole(a, ok);
 }
 
 static json_t *ints(const int *v, int n)
 {
     json_t *a = json_array();
+    bool ok = a != NULL;
 
     for (int i = 0; i < n; i++)
-        if (json_array_append_new(a, json_integer(v[i])) != 0)
-            break;
-    return a;
+        ok = ok && json_array_append_new(a, json_integer(v[i])) == 0;
+    return whole(a, ok);
 }
 
 static json_t *box_json(const hp_box *b)
@@ -116,22 +125,27 @@ static json_t *box_json(const hp_box *b)
 static json_t *hu_json(const hp_candidate *c)
 {
     json_t *hu = json_object();
+    bool ok = hu != NULL;
 
-    for (int p = 0; p < HP_PHASES; p++)
-        json_object_set_new(hu, hp_phase_name((hp_phase)p),
-                            json_pack("{so,so}", "lesion", real_or_null(c->hu_lesion[p]),
-                                      "liver", real_or_null(c->hu_liver[p])));
-    return hu;
+    for (int p = 0; p < HP_PHASES; p++) {
+        json_t *one = json_pack("{so,so}", "lesion", real_or_null(c->hu_lesion[p]),
+                                "liver", real_or_null(c->hu_liver[p]));
+
+        ok = json_object_set_new(hu, hp_phase_name((hp_phase)p), one) == 0 && ok;
+    }
+    return whole(hu, ok);
 }
 
 static json_t *phase_list(unsigned mask)
 {
     json_t *a = json_array();
+    bool ok = a != NULL;
 
     for (int p = 0; p < HP_PHASES; p++)
         if (mask & 1u << p)
-            json_array_append_new(a, json_string(hp_phase_name((hp_phase)p)));
-    return a;
+            ok = json_array_append_new(a, json_string(hp_phase_name((hp_phase)p))) == 0 &&
+                 ok;
+    return whole(a, ok);
 }
 
 static json_t *candidate_json(const hp_candidate *c)
@@ -179,6 +193,7 @@ static json_t *primary_json(const hp_findings *f)
     const hp_candidate *c;
     json_t *probabilities, *votes;
     const char *called = NULL;
+    bool ok = true;
 
     if (f->primary < 0 || f->primary >= f->candidate_count)
         return json_null();
@@ -186,10 +201,13 @@ static json_t *primary_json(const hp_findings *f)
     probabilities = json_object();
     votes = json_object();
     for (int i = 0; i < f->class_count; i++) {
-        json_object_set_new(probabilities, f->classes[i].id,
-                            real_or_null(f->probabilities[i]));
-        json_object_set_new(votes, f->classes[i].id, json_integer(f->votes[i]));
+        const char *id = f->classes[i].id;
+
+        ok = json_object_set_new(probabilities, id, real_or_null(f->probabilities[i])) ==
+                 0 &&
+             json_object_set_new(votes, id, json_integer(f->votes[i])) == 0 && ok;
     }
+    probabilities = whole(probabilities, ok);
     if (f->class_index >= 0 && f->class_index < f->class_count)
         called = f->classes[f->class_index].id;
     return json_pack("{si,so,si,ss?,so,so,so}", "index", f->primary, "box_mm",
@@ -224,21 +242,26 @@ json_t *hp_findings_to_json(const hp_findings *f)
     json_t *series = json_array(), *phases = json_object();
     json_t *registration = json_object(), *candidates = json_array();
     json_t *classes = json_array(), *timings = json_object();
+    bool ok = true;
 
     for (int i = 0; i < f->series_count; i++)
-        json_array_append_new(series, series_json(&f->series[i]));
+        ok = json_array_append_new(series, series_json(&f->series[i])) == 0 && ok;
     for (int p = 0; p < HP_PHASES; p++) {
         const char *name = hp_phase_name((hp_phase)p);
 
-        json_object_set_new(phases, name, phase_json(f, p));
-        json_object_set_new(registration, name, text(f->registration[p]));
+        ok = json_object_set_new(phases, name, phase_json(f, p)) == 0 &&
+             json_object_set_new(registration, name, text(f->registration[p])) == 0 && ok;
     }
     for (int i = 0; i < f->candidate_count; i++)
-        json_array_append_new(candidates, candidate_json(&f->candidates[i]));
+        ok = json_array_append_new(candidates, candidate_json(&f->candidates[i])) == 0 &&
+             ok;
     for (int i = 0; i < f->class_count; i++)
-        json_array_append_new(classes, class_json(f, i));
+        ok = json_array_append_new(classes, class_json(f, i)) == 0 && ok;
     for (int i = 0; i < f->timing_count; i++)
-        json_object_set_new(timings, f->timings[i].name, real_or_null(f->timings[i].ms));
+        ok = json_object_set_new(timings, f->timings[i].name,
+                                 real_or_null(f->timings[i].ms)) == 0 &&
+             ok;
+    series = whole(series, ok);
     return json_pack(
         "{so,si,ss,ss,so,so,so,so,so,sb,so,s{so,sb,so},so,so,so,si,so,"
         "s{so,so,so},so,so}",

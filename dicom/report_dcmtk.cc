@@ -123,6 +123,20 @@ hp_code copy_source(const char *path, DcmItem &target, hp_error *reterr)
     return HP_OK;
 }
 
+// "+0130" -> 5400; false when it is no offset.
+bool offset_seconds(const char *text, std::time_t *ret)
+{
+    if (text == nullptr || (text[0] != '+' && text[0] != '-'))
+        return false;
+    for (int i = 1; i <= 4; i++)
+        if (text[i] < '0' || text[i] > '9')
+            return false;
+    const int hours = (text[1] - '0') * 10 + text[2] - '0';
+    const int minutes = (text[3] - '0') * 10 + text[4] - '0';
+    *ret = (text[0] == '-' ? -60 : 60) * (hours * 60 + minutes);
+    return true;
+}
+
 // Our times read like the source's: with its Timezone Offset From UTC where it
 // has one (the attribute speaks for every time in the object), else the node's
 // local time, as other devices write it.
@@ -131,14 +145,12 @@ void local_time(DcmItem &dataset, int64_t wall_ms, char da[9], char tm[14])
     const char *offset = nullptr;
     std::time_t s = static_cast<std::time_t>(wall_ms / 1000);
     struct tm t;
-    int hours, minutes;
-    char sign;
+    std::time_t shift = 0;
 
     std::memset(&t, 0, sizeof t);
     if (dataset.findAndGetString(DCM_TimezoneOffsetFromUTC, offset).good() &&
-        offset != nullptr && std::sscanf(offset, "%c%2d%2d", &sign, &hours, &minutes) == 3 &&
-        (sign == '+' || sign == '-')) {
-        s += (sign == '-' ? -60 : 60) * (hours * 60 + minutes);
+        offset_seconds(offset, &shift)) {
+        s += shift;
         gmtime_r(&s, &t);
     } else {
         localtime_r(&s, &t);

@@ -11,6 +11,7 @@
 #include "base/sha256.h"
 #include "dicom/datetime.h"
 #include "dicom/fence.hh"
+#include "dicom/precheck.h"
 
 #include <dcmtk/dcmdata/dctk.h>
 #include <dcmtk/oflog/oflog.h>
@@ -395,6 +396,9 @@ hp_code hp_slice_read(const char *path, hp_slice_list *list, hp_error *reterr)
     hp::silence_dcmtk();
     if (std::strlen(path) >= HP_PATH_MAX)
         return hp_fail(reterr, HP_E_LIMIT, "path too long");
+    r = hp_precheck(path, reterr);
+    if (r != HP_OK)
+        return r;
     r = hp::fenced(reterr, [&] { return read_file(path, list, reterr); });
     if (r != HP_OK && r != HP_E_UNSUPPORTED)
         list->count = before;

@@ -42,7 +42,7 @@ LIBRARIES = [
     (r"uv\.h", r"daemon/.*"),
     (r"openssl/.*", r"daemon/.*"),
     (r"microhttpd\.h", r"daemon/.*"),
-    (r"zlib\.h", r"tests/.*"),
+    (r"zlib\.h", r"dicom/precheck\.c|tests/.*"),
     (r"cmocka\.h", r"tests/.*"),
 ]
 

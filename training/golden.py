@@ -42,12 +42,15 @@ BOXES = [[9.2, 13.7, 44.1, 39.9], [30.1, 25.2, 33.9, 28.8]]  # the second covers
 
 def seeded(arch, params, seed=7):
     """A network with lively batch norm, so that folding is really tested."""
-    torch.manual_seed(seed)
     net = build(arch, params).eval()
+    torch.manual_seed(seed)  # after build: how training initialises is not our business
     with torch.no_grad():
         for name, m in net.named_modules():
             if not isinstance(m, (Conv, Up)):
                 continue
+            fan_in = m.weight[0].numel()
+            m.weight.normal_(0, (2 / fan_in) ** .5)
+            m.unit = None
             if m.bn is not None:
                 m.bn.weight.uniform_(.6, 1.2)
                 m.bn.bias.normal_(0, .2)
@@ -57,6 +60,11 @@ def seeded(arch, params, seed=7):
                 m.bias.normal_(0, .2)
             if name.endswith((".conv2", ".conv3")) and m.bn is not None:
                 m.bn.weight.mul_(.5)
+        if arch == "sadt":
+            net.encode.codewords.normal_(0, .5)
+            net.encode.scale.uniform_(.5, 1.5).div_(params["D"])
+            net.fc.weight.normal_(0, net.fc.weight.shape[1] ** -.5)
+            net.fc.bias.normal_(0, .2)
     return net
 
 

@@ -16,6 +16,8 @@ from torch import nn
 from .layers import Conv, Net, ResBlock, crop_to
 
 HEADS = {"hm": 1, "whd": 3, "off": 3}
+HM_BIAS = -4.6  # CenterNet's -2.19 is made for 2D: here one cell in 67584 is positive
+MEAN_SIZE = (4.4, 9.3, 10.1)  # cells; the size head predicts multiples of it
 
 
 class Run(nn.Sequential):
@@ -84,6 +86,8 @@ class Head(nn.Module):
         super().__init__()
         self.conv1 = Conv(3, dim, dim, 3, norm=False, folded=folded)
         self.conv2 = Conv(3, dim, out, 1, norm=False, relu=False, folded=folded)
+        if not folded:
+            nn.init.normal_(self.conv2.weight, std=.01)
 
     def forward(self, x):
         return self.conv2(self.conv1(x))
@@ -94,6 +98,10 @@ class Heads(nn.Module):
         super().__init__()
         for name, n in HEADS.items():
             setattr(self, name, Head(dim, n, folded))
+        if not folded:
+            nn.init.constant_(self.hm.conv2.bias, HM_BIAS)
+            nn.init.constant_(self.whd.conv2.bias, 1.)
+            self.whd.conv2.unit = torch.tensor(MEAN_SIZE).reshape(1, 3, 1, 1, 1)
 
     def forward(self, x):
         return {name: getattr(self, name)(x) for name in HEADS}

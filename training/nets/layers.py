@@ -15,7 +15,8 @@ class Conv(nn.Module):
     """Convolution, then batch norm (or bias when folded), then ReLU if asked.
 
     norm=False: a plain convolution with bias in both forms (heads).
-    bias=False: the bias, if folding makes one, belongs to `partner`.
+    bias=False: the bias, if folding makes one, moves to the convolution it is added to.
+    `unit`, if set in the training form, scales the output; folding takes it in.
     """
 
     def __init__(self, nd, cin, cout, k, stride=1, dilation=1, *, norm=True, bias=True,
@@ -28,6 +29,7 @@ class Conv(nn.Module):
         self.weight = nn.Parameter(torch.empty(cout, cin, *self.k))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         self.bn = self.bias = None
+        self.register_buffer("unit", None)
         if norm and not folded:
             self.bn = (nn.BatchNorm3d if nd == 3 else nn.BatchNorm2d)(cout, eps=BN_EPS)
         elif bias:
@@ -38,6 +40,8 @@ class Conv(nn.Module):
         x = conv(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
         if self.bn is not None:
             x = self.bn(x)
+        if self.unit is not None:
+            x = x * self.unit
         if plus is not None:
             x = x + plus
         return F.relu(x) if self.relu else x
@@ -48,7 +52,7 @@ class Up(nn.Module):
 
     def __init__(self, nd, cin, cout, stride, folded=False):
         super().__init__()
-        self.nd, self.stride, self.cout = nd, tuple_of(stride, nd), cout
+        self.nd, self.stride, self.cout, self.unit = nd, tuple_of(stride, nd), cout, None
         n = 1
         for s in self.stride:
             n *= s
@@ -126,6 +130,9 @@ def fold(net):
                 gain, b = bn_affine(m.bn)
                 rows = gain if isinstance(m, Conv) else gain.repeat(w.shape[0] // len(gain))
                 w = w * rows.reshape(-1, *(1,) * (w.dim() - 1))
+            if m.unit is not None:
+                unit = m.unit.double()
+                w, b = w * unit.reshape(-1, *(1,) * (w.dim() - 1)), b * unit.flatten()
             out[name + ".weight"] = w
             parent, _, leaf = name.rpartition(".")
             if leaf == "skip":

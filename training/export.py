@@ -1,0 +1,114 @@
+"""From checkpoints to a bundle folder, with act_max and provenance."""
+import hashlib
+import json
+import os
+import subprocess
+
+import torch
+
+from . import bundle, data
+from .nets import build, fold
+from .nets.sadt import grid_mask
+
+CHECKPOINT = {"liver": "liver", "detector": "detector", "seg25d": "keyslice", "ksf": "ksf",
+              **{f"cls{i}": f"cls{i}" for i in range(5)}}
+PEAK_STUDIES = 32
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def trained_states(run, allow_missing):
+    """{file stem: folded weights}, and what is known about each training."""
+    random_states = bundle.random_states(bundle.SMALL) if allow_missing else {}
+    states, history = {}, {}
+    for spec in bundle.SMALL.values():
+        for stem in spec["files"]:
+            path = os.path.join(run.work, CHECKPOINT[stem] + ".pt")
+            if not os.path.exists(path):
+                if not allow_missing:
+                    raise SystemExit(f"export: {path} is missing; train it or --allow-missing")
+                states[stem], history[stem] = random_states[stem], {"kind": "random"}
+                continue
+            c = torch.load(path, weights_only=False)
+            net = build(spec["arch"], spec["params"]).eval()
+            net.load_state_dict(c["net"])
+            states[stem] = fold(net)
+            valid = [e["valid"] for e in c["log"] if e.get("valid")]
+            history[stem] = {"minutes": round(c["spent_s"] / 60, 1), "steps": c["step"],
+                             "skipped": c["skipped"], "validation": valid[-1] if valid else None}
+    return states, history
+
+
+def peaks(run, folder):
+    """Largest activation of every rounded network over up to 32 phantoms."""
+    out = {}
+    for stage, spec in bundle.SMALL.items():
+        what = {"liver": "liver", "detector": "detect", "keyslice": "seg"}.get(stage, "slices")
+        files = run.files(what, lambda s: s < 100_000)
+        nets = [bundle.load_folded(spec["arch"], spec["params"],
+                                   os.path.join(folder, stem + ".safetensors"))
+                for stem in spec["files"]]
+        watch = [bundle.Peak(net) for net in nets]
+        for i, seed in enumerate(files.list()[:PEAK_STUDIES]):
+            with files.open(seed) as f:
+                hu = f.get_slice("hu")
+                x = data.window(hu[i % 4 if what in ("liver", "detect") else 0])
+                rect = f.get_slice("rect")[0] if what == "slices" else None
+            # fp32 3D convolution with batch 1 takes a slow path in ATen; bf16 does not
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16,
+                                                 enabled=what in ("liver", "detect")):
+                if what == "slices":
+                    side = x.shape[-1] // 8 * 8
+                    mask = grid_mask([rect.tolist()], (side, side))
+                    for net in nets:
+                        net(x[None, :, :side, :side], mask)
+                else:
+                    nets[0](x[None] if what == "seg" else x[None, None])
+        out[stage] = max(w.value for w in watch)
+        for w in watch:
+            w.remove()
+    return out
+
+
+def generator_sha256():
+    """Hash over the phantom's and prepare's sources: what drew the training data."""
+    h = hashlib.sha256()
+    for folder in ("tests/phantom", "daemon"):
+        path = os.path.join(HERE, folder)
+        for name in sorted(os.listdir(path)):
+            if name.endswith((".c", ".h")) and (folder != "daemon" or name.startswith("prepare")):
+                with open(os.path.join(path, name), "rb") as f:
+                    h.update(name.encode() + b"\0" + f.read())
+    return h.hexdigest()
+
+
+def commit():
+    r = subprocess.run(["git", "-C", HERE, "rev-parse", "HEAD"], capture_output=True, text=True)
+    return r.stdout.strip() or "0" * 40
+
+
+def export(run, folder, args=None, allow_missing=False):
+    states, history = trained_states(run, allow_missing)
+    seeds = run.files("detect", lambda s: s < 100_000).list() or [0]
+    provenance = {"training": {"kind": "phantom", "seeds": [seeds[0], seeds[-1]],
+                               "generator_sha256": generator_sha256()},
+                  "torch": torch.__version__, "commit": commit(), "metrics_file": "metrics.json"}
+    if any(h.get("kind") == "random" for h in history.values()):
+        print("export: random weights for",
+              *[k for k, h in history.items() if h.get("kind") == "random"], flush=True)
+    bundle.write_bundle(folder, bundle.SMALL, states, provenance)
+    act_max = peaks(run, folder)
+    bundle.write_bundle(folder, bundle.SMALL, states, provenance, act_max)
+    path = os.path.join(folder, "metrics.json")
+    doc = {}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as f:
+            doc = json.load(f)
+    doc["training"] = {"networks": history, "studies": {
+        what: len(run.files(what, lambda s: True).list())
+        for what in ("liver", "detect", "seg", "slices", "candidates")}}
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(doc, f, indent=1)
+        f.write("\n")
+    size = sum(os.path.getsize(os.path.join(folder, n)) for n in os.listdir(folder))
+    print(f"export: {folder} {size / 1e6:.1f} MB act_max "
+          + " ".join(f"{k}={v:.1f}" for k, v in act_max.items()), flush=True)

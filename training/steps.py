@@ -1,0 +1,340 @@
+"""One function for each network: data, loss, validation."""
+import os
+import random
+
+import torch
+from monai.losses import DiceLoss
+
+from . import data, decode, losses
+from .bundle import SMALL
+from .nets import build
+from .nets.sadt import grid_mask
+from .trainer import Trainer
+
+TRAIN_END, VALID_END = 400, 460        # seeds of the training cohort, then validation
+KSF_SEEDS = (100_000, 200_000)
+CL3, CL2 = torch.channels_last_3d, torch.channels_last
+
+
+class Run:
+    """Where things are and how long each network may train."""
+
+    def __init__(self, data_dir, work_dir, minutes, device="cpu"):
+        self.data, self.work, self.minutes, self.device = data_dir, work_dir, minutes, device
+
+    def files(self, what, accept):
+        return data.Files(self.data, what, accept)
+
+
+def is_train(seed):
+    return seed < TRAIN_END or VALID_END <= seed < 100_000
+
+
+def is_valid(seed):
+    return TRAIN_END <= seed < VALID_END
+
+
+def stack(samples):
+    return [torch.stack(list(column)) for column in zip(*samples)]
+
+
+def cast(device):
+    return torch.autocast(device, torch.bfloat16)
+
+
+def train_liver(run, patch=(64, 80, 96), batch=2):
+    spec = SMALL["liver"]
+    files, valid = run.files("liver", is_train), run.files("liver", is_valid)
+    files.wait(4)
+    torch.manual_seed(1)
+    t = Trainer("liver", build("unet3d", spec["params"]).to(run.device), run.work,
+                run.minutes["liver"], 2e-3, channels_last=CL3)
+    dice = DiceLoss(sigmoid=True, batch=True)
+
+    def loss(t):
+        x, y = stack(data.liver_sample(files, t.rng, patch) for _ in range(batch))
+        x, y = x.to(run.device, memory_format=CL3), y.to(run.device)
+        with cast(run.device):
+            logit = t.net(x)["logit"]
+        logit = logit.float()
+        bce = torch.nn.functional.binary_cross_entropy_with_logits(logit, y)
+        soft = dice(logit, y)
+        return bce + soft, {"bce": bce.detach(), "dice": soft.detach()}
+
+    def check():
+        out = {}
+        for i, seed in enumerate(valid.list()[:8]):
+            with valid.open(seed) as f:
+                x, y = f.get_slice("hu")[i % 4], (f.get_tensor("mask") >> i % 4 & 1).bool()
+            with cast(run.device):
+                p = t.net(data.window(x)[None, None].to(run.device))["logit"].cpu()[0, 0] > 0
+            d = 2 * int((p & y).sum()) / max(1, int(p.sum()) + int(y.sum()))
+            out[f"{seed}{'NAVD'[i % 4]}"] = round(d, 4)
+        out["mean"] = round(sum(out.values()) / max(1, len(out)), 4)
+        return out
+
+    t.run(loss, check, 300)
+
+
+def detector_figures(net, files, seeds, device):
+    """P1TD on studies' four phases: IoU .1 and .3, centre in box (Python twin)."""
+    stride = SMALL_STRIDE
+    sums = {"P1TD-1": 0, "P1TD-10": 0, "iou.3-1": 0, "iou.3-10": 0, "centre-1": 0}
+    for seed in seeds:
+        with files.open(seed) as f:
+            hu, boxes = f.get_tensor("hu"), f.get_tensor("boxes")
+            boxes = boxes[f.get_tensor("primary").bool()]
+            mm = f.get_tensor("spacing_mm").repeat(2)
+        with cast(device):
+            out = net(data.window(hu)[:, None].to(device, memory_format=CL3))
+        out = {k: v.float().cpu() for k, v in out.items()}
+        per_phase = {}
+        for p in range(4):
+            scores, found = decode.decode(out["hm"][p], out["whd"][p], out["off"][p], stride)
+            per_phase[p] = (scores, found * mm)
+        _, found = decode.merge(per_phase)
+        truth = boxes * mm
+        best = torch.tensor([float(decode.iou(b, truth).max()) for b in found] or [0.])
+        centre = False
+        if len(found):
+            c = (found[0, :3] + found[0, 3:]) / 2
+            centre = bool(((c >= truth[:, :3]) & (c <= truth[:, 3:])).all(1).any())
+        sums["P1TD-1"] += bool(best[0] >= .1)
+        sums["P1TD-10"] += bool((best >= .1).any())
+        sums["iou.3-1"] += bool(best[0] >= .3)
+        sums["iou.3-10"] += bool((best >= .3).any())
+        sums["centre-1"] += centre
+    return {**{k: round(v / max(1, len(seeds)), 3) for k, v in sums.items()}, "n": len(seeds)}
+
+
+SMALL_STRIDE = (2, 4, 4)
+
+
+def train_detector(run, batch=4):
+    spec = SMALL["detector"]
+    files, valid = run.files("detect", is_train), run.files("detect", is_valid)
+    files.wait(8)
+    torch.manual_seed(2)
+    net = build("hourglass3d", spec["params"]).to(run.device)
+    t = Trainer("detector", net, run.work, run.minutes["detector"], 1e-3, channels_last=CL3)
+
+    def loss(t):
+        xs, targets = [], []
+        for _ in range(batch):
+            x, boxes, spacing = data.detector_sample(files, t.rng)
+            xs.append(x)
+            shape = [-(-n // s) for n, s in zip(x.shape[1:], net.stride)]
+            targets.append(losses.detector_target(boxes, shape, net.stride, spacing))
+        hm, whd, off, weight = (v.to(run.device) for v in stack(targets))
+        x = torch.stack(xs).to(run.device, memory_format=CL3)
+        with cast(run.device):
+            outs = t.net(x)
+        total, parts = 0., {"hm": 0., "size": 0., "off": 0.}
+        for out in outs:
+            a = losses.heatmap_loss(out["hm"][:, 0], hm)
+            b = losses.masked_l1(out["whd"], whd, weight, relative=True)
+            c = losses.masked_l1(out["off"], off, weight)
+            # The size loss is relative to the size, so its weight is 1 and not .1.
+            total = total + (a + b + c) / len(outs)
+            for k, v in zip(parts, (a, b, c)):
+                parts[k] += float(v.detach()) / len(outs)
+        return total, parts
+
+    t.run(loss, lambda: detector_figures(net, valid, valid.list()[:40], run.device), 420)
+
+
+def train_keyslice(run, batch=6):
+    spec = SMALL["keyslice"]
+    files, valid = run.files("seg", is_train), run.files("seg", is_valid)
+    files.wait(8)
+    torch.manual_seed(3)
+    t = Trainer("keyslice", build("unet25d", spec["params"]).to(run.device), run.work,
+                run.minutes["keyslice"], 2e-3, channels_last=CL2)
+    dice = DiceLoss(sigmoid=True, batch=True)
+
+    def loss(t):
+        x, y = stack(data.seg_sample(files, t.rng) for _ in range(batch))
+        with cast(run.device):
+            logit = t.net(x.to(run.device, memory_format=CL2))["logit"]
+        logit, y = logit.float(), y.to(run.device)
+        bce = torch.nn.functional.binary_cross_entropy_with_logits(logit, y)
+        soft = dice(logit, y)
+        return bce + .5 * soft, {"bce": bce.detach(), "dice": soft.detach()}
+
+    def check():
+        inter = total = 0
+        for seed in valid.list()[:20]:
+            with valid.open(seed) as f:
+                x, y = f.get_tensor("hu")[:4], f.get_tensor("mask")[:4].bool()
+            with cast(run.device):
+                p = t.net(data.window(x).to(run.device))["logit"][:, 0].cpu() > 0
+            inter += int((p & y).sum())
+            total += int(p.sum()) + int(y.sum())
+        return {"dice of all pixels": round(2 * inter / max(1, total), 4)}
+
+    t.run(loss, check, 240)
+
+
+# SaDT. ---------------------------------------------------------------------------------
+
+class Patches:
+    """Every usable row of the slice files in memory, int16 (about 0.5 MB each)."""
+
+    def __init__(self, files, select):
+        self.files, self.select, self.rows, self.seen = files, select, [], set()
+
+    def refresh(self):
+        for seed in self.files.list():
+            if seed in self.seen:
+                continue
+            self.seen.add(seed)
+            with self.files.open(seed) as f:
+                keys = [k for k in f.keys() if k != "hu"]
+                table = {k: f.get_tensor(k) for k in keys}
+                hu = f.get_slice("hu")
+                for i in range(len(table["rect"])):
+                    row = {k: v[i] for k, v in table.items()}
+                    # the largest primary's slices come first in a file
+                    row["top"] = bool(row["primary"]) and row["lesion"] == table["lesion"][0]
+                    label = self.select(row)
+                    if label is not None:
+                        self.rows.append((seed, label, hu[i], row["rect"].tolist(), row))
+        return self.rows
+
+
+def classify_label(row):
+    """The largest primary of a study is the one SaDT learns from."""
+    return int(row["class"]) if row["top"] and int(row["class"]) >= 0 else None
+
+
+def sadt_batch(chosen, rng, device, crop=256):
+    xs, boxes = zip(*[data.patch_sample(hu, rect, rng, crop) for _, _, hu, rect, _ in chosen])
+    mask = grid_mask(boxes, (crop, crop))
+    label = torch.tensor([c[1] for c in chosen])
+    return torch.stack(xs).to(device, memory_format=CL2), mask.to(device), label.to(device)
+
+
+def sadt_predict(net, rows, device="cpu", crop=256, batch=16):
+    """Softmax of rows (hu, rect) without augmentation: (n, classes)."""
+    out = []
+    for i in range(0, len(rows), batch):
+        pairs = [data.patch_sample(hu, rect, None, crop) for hu, rect in rows[i:i + batch]]
+        x = torch.stack([p[0] for p in pairs]).to(device, memory_format=CL2)
+        mask = grid_mask([p[1] for p in pairs], (crop, crop)).to(device)
+        with torch.no_grad(), cast(device):
+            out.append(torch.softmax(net(x, mask)["logit"].float(), 1).cpu())
+    return torch.cat(out) if out else torch.zeros(0, 1)
+
+
+def train_sadt(run, name, params, rows, valid_rows, weights, minutes, refresh=None, seed=0,
+               batch=16, lr=2e-3):
+    """rows(): list of (seed, label, hu, rect, row). Classes are drawn evenly by root."""
+    torch.manual_seed(100 + seed)
+    t = Trainer(name, build("sadt", params).to(run.device), run.work, minutes, lr,
+                weight_decay=1e-4, seed=seed, channels_last=CL2)
+    weight = torch.tensor(weights).to(run.device)
+
+    def loss(t):
+        pool = rows()
+        x, mask, label = sadt_batch([t.rng.choice(pool) for _ in range(batch)], t.rng, run.device)
+        with cast(run.device):
+            logit = t.net(x, mask)["logit"]
+        hit = (logit.detach().argmax(1) == label).float().mean()
+        return losses.focal_loss(logit, label, weight), {"acc": hit}
+
+    def check():
+        pool = valid_rows()
+        if not pool:
+            return {}
+        p = sadt_predict(t.net, [(hu, rect) for _, _, hu, rect, _ in pool], run.device)
+        y = torch.tensor([r[1] for r in pool])
+        return {"acc": round(float((p.argmax(1) == y).float().mean()), 3), "n": len(pool)}
+
+    t.run(loss, check, 120)
+    return t
+
+
+def fold_of(seed):
+    """Five folds by patient; classes follow the seed, so hashing stratifies on average."""
+    return random.Random(seed * 31 + 5).randrange(5)
+
+
+def root_weights(labels, classes=4):
+    """Inverse square root of the frequency, mean 1 over the classes."""
+    count = torch.bincount(torch.tensor(labels), minlength=classes).clamp(min=1).float()
+    w = count.rsqrt()
+    return (w / w.mean()).tolist()
+
+
+def train_classify(run, folds=range(5), changes=None, name="cls", minutes=None):
+    """Five models; fold k is held out of model k. `changes`: params of an ablation."""
+    params = {**SMALL["classify"]["params"], **(changes or {})}
+    files = run.files("slices", is_train)
+    files.wait(40)
+    patches = Patches(files, classify_label)
+    rows = patches.refresh()
+    print(f"{name}: {len(rows)} slices of {len(patches.seen)} studies", flush=True)
+    weights = root_weights([r[1] for r in rows])
+    for k in folds:
+        train = [r for r in rows if fold_of(r[0]) != k]
+        valid = [r for r in rows if fold_of(r[0]) == k and int(r[4]["rank"]) == 0]
+        train_sadt(run, f"{name}{k}", params, lambda: train, lambda: valid, weights,
+                   minutes or run.minutes["classify"], seed=k)
+
+
+def ksf_label(row):
+    if "iou" in row:
+        i = float(row["iou"])
+        return 1 if i >= .3 else 0 if i < .1 else None
+    return int(row["primary"])
+
+
+def train_ksf(run):
+    """Candidates of the detector on seeds B, the truth's distractors, random boxes."""
+    spec = SMALL["ksf"]
+    pools = []
+    for what, accept in (("candidates", lambda s: s >= KSF_SEEDS[0]), ("slices", is_train)):
+        p = Patches(run.files(what, accept), ksf_label)
+        p.refresh()
+        pools.append(p.rows)
+        print(f"ksf: {len(p.rows)} rows of {len(p.seen)} studies in {what}", flush=True)
+    cand = [r for r in pools[0] if r[0] % 10]
+    valid = [r for r in pools[0] if r[0] % 10 == 0]
+    by = {0: [], 1: []}
+    for r in cand:
+        by[r[1]] += [r] * 3  # the detector's own mistakes matter most
+    for r in pools[1]:
+        if r[1] == 0 or int(r[4]["rank"]) in (0, 2, 4):
+            by[r[1]].append(r)
+
+    pool = EvenPool(by, random.Random(4))
+    train_sadt(run, "ksf", spec["params"], lambda: pool, lambda: valid, [1., 1.],
+               run.minutes["ksf"], seed=9)
+
+
+class EvenPool:
+    """rng.choice on this gives each label half of the time."""
+
+    def __init__(self, by, rng):
+        self.by, self.rng = by, rng
+
+    def __len__(self):
+        return 1 << 30
+
+    def __getitem__(self, i):
+        pool = self.by[i & 1] or self.by[1 - (i & 1)]
+        return pool[self.rng.randrange(len(pool))]
+
+
+# What the bundle's report sets beside SaDT (networks.md 7, phantom.md 4): same data,
+# same fold, same minutes, one model each.
+ABLATIONS = {
+    "mask off": ("abl_nomask", {"mask": False}),
+    "average pooling under the mask": ("abl_maskgap", {"pool": "gap"}),
+    "plain average pooling": ("abl_gap", {"pool": "gap", "mask": False}),
+}
+
+
+def train_ablations(run):
+    for name, changes in ABLATIONS.values():
+        train_classify(run, folds=[0], changes=changes, name=name)

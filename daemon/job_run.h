@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-enum { HP_JOB_MAX_OBJECTS = 8, HP_JOB_MAX_RULES = 32 };
+enum { HP_JOB_MAX_OBJECTS = 8, HP_JOB_MAX_RULES = 64 };
 
 /* Options that hold for every job of a worker; each that can change a result
  * enters the input digest. Strings are copied in. */
@@ -36,11 +36,11 @@ typedef struct hp_job_options {
     double min_coverage_mm; /* <= 0: the default */
     hp_phase_rule rule[HP_JOB_MAX_RULES];
     int rule_count;
-    char sc_modality[17], tracking_prefix[64], ae_title[17], node_name[65];
+    char sc_modality[17], tracking_prefix[65], ae_title[17], node_name[65];
 } hp_job_options;
 void hp_job_options_init(hp_job_options *o);
-/* The "options" object of the worker's "run" message (or of hepar-run's config);
- * keys that are absent keep what *o has. */
+/* The "options" object of the worker's "run" message; keys that are absent keep
+ * what *o has. */
 hp_code hp_job_options_from_json(const json_t *j, hp_job_options *o, hp_error *reterr);
 
 typedef struct hp_job_request {
@@ -71,6 +71,22 @@ typedef struct hp_job_result {
     int object_count;
 } hp_job_result;
 
+/* "detect-only" "substitute" "refuse". */
+hp_code hp_missing_phase_parse(const char *word, hp_missing_phase *ret, hp_error *reterr);
+const char *hp_missing_phase_name(hp_missing_phase m);
+
+/* What a result depends on, as one SHA-256: options, and then the volumes in
+ * the order of phases (instances, geometry, every HU value). Thread count and
+ * transfer syntax do not change it. */
+typedef struct hp_job_digest {
+    hp_sha256 sum;
+} hp_job_digest;
+void hp_job_digest_init(hp_job_digest *d, const hp_job_options *o, const char *study_uid);
+void hp_job_digest_add_text(hp_job_digest *d, const char *text);
+void hp_job_digest_add_phase(hp_job_digest *d, const hp_assembly *a, hp_phase phase,
+                             const hp_volume *vol);
+void hp_job_digest_end(hp_job_digest *d, char ret[HP_SHA256_HEX]);
+
 /* A runner keeps the opened bundle between jobs. One job at a time. */
 typedef struct hp_job_runner hp_job_runner;
 hp_code hp_job_runner_new(hp_job_runner **ret, hp_error *reterr);
@@ -84,10 +100,10 @@ HP_AUTO_DEFINE(hp_job_runner, hp_job_runner_free)
 hp_code hp_job_run(hp_job_runner *r, const hp_job_request *req, hp_job_result *ret,
                    hp_error *reterr);
 
-/* The "done" message's findings and objects, and result.json: design.md 8's keys
- * (study_uid, series, phases, candidates, primary, results, timings_ms, ...).
- * NULL: no memory. */
+/* result.json, and the "result" of the worker's "done" message: findings, with
+ * the objects as "results". NULL: no memory. */
 json_t *hp_job_result_to_json(const hp_job_result *r);
+/* The "objects" of the "done" message. */
 json_t *hp_job_objects_to_json(const hp_job_result *r);
 
 #ifdef __cplusplus

@@ -1,0 +1,446 @@
+/* One study from files to result objects.
+ *
+ * The order is that of the day: headers, phases, volumes, pipeline, objects.
+ * Everything of one run lives in `struct run` and is freed at its end, whatever
+ * happened; what survives a run is the opened bundle. The result is filled as
+ * far as the run got, so that an unsuitable or failed study can be explained.
+ */
+#include "daemon/job_run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/crash.h"
+#include "dicom/sc.h"
+#include "dicom/sr.h"
+
+enum { MAX_KEY_IMAGES = 3 };
+
+struct hp_job_runner {
+    hp_pipeline *pipeline; /* opened with `options`; NULL before the first job */
+    hp_job_options options;
+    const hp_job_request *now; /* the running job, for progress */
+};
+
+typedef struct run {
+    hp_job_runner *runner;
+    const hp_job_request *req;
+    hp_job_result *res;
+    hp_slice_list list;
+    int unreadable;
+    hp_assembly *assembly;
+    hp_volume *native[HP_PHASES], *registered[HP_PHASES], *liver;
+    int64_t since_ms;
+} run;
+
+static void progress(const hp_job_request *req, const char *stage, double fraction)
+{
+    if (req->on_progress != NULL)
+        req->on_progress(stage, fraction, req->payload);
+}
+
+static void pipeline_progress(const char *stage, double fraction, void *payload)
+{
+    const hp_job_runner *r = payload;
+
+    if (r->now != NULL)
+        progress(r->now, stage, fraction);
+}
+
+static void lap(run *w, const char *name)
+{
+    int64_t now = hp_clock_mono_ms();
+
+    hp_findings_time(&w->res->findings, name, (double)(now - w->since_ms));
+    w->since_ms = now;
+}
+
+/* -- the bundle -- */
+
+hp_code hp_job_runner_new(hp_job_runner **ret, hp_error *reterr)
+{
+    hp_job_runner *r = calloc(1, sizeof *r);
+
+    if (r == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "job runner");
+    *ret = r;
+    return HP_OK;
+}
+
+void hp_job_runner_free(hp_job_runner *r)
+{
+    if (r != NULL)
+        hp_pipeline_free(r->pipeline);
+    free(r);
+}
+
+/* Does the opened pipeline serve these options? */
+static bool still_fits(const hp_job_runner *r, const hp_job_options *o)
+{
+    const hp_job_options *had = &r->options;
+
+    return r->pipeline != NULL && strcmp(had->bundle, o->bundle) == 0 &&
+           strcmp(had->device, o->device) == 0 && had->threads == o->threads &&
+           had->missing_phase == o->missing_phase &&
+           had->liver_check_off == o->liver_check_off && had->evaluate == o->evaluate;
+}
+
+static hp_code open_pipeline(run *w, hp_error *reterr)
+{
+    hp_job_runner *runner = w->runner;
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_pipeline *opened = NULL;
+    hp_code r;
+
+    if (still_fits(runner, w->req->options))
+        return HP_OK;
+    hp_pipeline_free(runner->pipeline);
+    runner->pipeline = NULL;
+    runner->options = *w->req->options; /* `device` must outlive the pipeline */
+    opt.threads = runner->options.threads;
+    opt.device = runner->options.device;
+    opt.missing_phase = runner->options.missing_phase;
+    opt.liver_check_off = runner->options.liver_check_off;
+    opt.evaluate = runner->options.evaluate;
+    opt.on_progress = pipeline_progress;
+    opt.payload = runner;
+    r = hp_pipeline_open(runner->options.bundle, &opt, &opened, reterr);
+    if (r != HP_OK)
+        return hp_wrap(reterr, r, "opening the model bundle");
+    runner->pipeline = opened;
+    return HP_OK;
+}
+
+/* -- reading -- */
+
+/* A file that is no DICOM or is cut off is one slice less; a file that is not
+ * there, or a disk that does not read, fails the run. */
+static hp_code read_files(run *w, hp_error *reterr)
+{
+    for (size_t i = 0; i < w->req->file_count; i++) {
+        hp_error e = HP_ERROR_INIT;
+        hp_code r = hp_slice_read(w->req->file[i], &w->list, &e);
+
+        if (r == HP_E_NOT_FOUND || hp_code_may_retry(r) || r == HP_E_LIMIT)
+            return hp_fail(reterr, r, "reading file %zu of %zu: %s", i + 1, w->req->file_count,
+                           e.msg);
+        w->unreadable += r != HP_OK && r != HP_E_UNSUPPORTED;
+        if (i % 32 == 0)
+            progress(w->req, "read", (double)i / (double)w->req->file_count);
+    }
+    if (w->list.count == 0)
+        return hp_fail(reterr, HP_E_EMPTY, "none of %zu files is readable", w->req->file_count);
+    return HP_OK;
+}
+
+static hp_code read_headers(run *w, hp_error *reterr)
+{
+    const char *want = w->req->study_uid;
+    hp_code r;
+
+    progress(w->req, "read", 0);
+    r = w->req->file != NULL ? read_files(w, reterr)
+                             : hp_slice_read_dir(w->req->folder, &w->list, &w->unreadable, reterr);
+    if (r != HP_OK)
+        return r;
+    lap(w, "read");
+    if (want != NULL && want[0] != 0 && strcmp(want, w->list.item[0].study.text) != 0)
+        return hp_fail(reterr, HP_E_MISMATCH, "the files belong to another study");
+    return HP_OK;
+}
+
+static hp_code assemble(run *w, hp_error *reterr)
+{
+    const hp_job_options *o = w->req->options;
+    hp_series_rules rules = HP_SERIES_RULES_INIT;
+    hp_code r;
+
+    rules.rule = o->rule;
+    rules.rule_count = o->rule_count;
+    if (o->min_coverage_mm > 0)
+        rules.min_coverage_mm = o->min_coverage_mm;
+    r = hp_series_assemble(&w->list, &rules, &w->res->findings, &w->assembly, reterr);
+    lap(w, "assemble");
+    return r;
+}
+
+static hp_code load(run *w, hp_job_digest *digest, hp_error *reterr)
+{
+    for (int p = 0; p < HP_PHASES; p++) {
+        hp_code r;
+
+        progress(w->req, "load", p / (double)HP_PHASES);
+        if (!hp_assembly_has(w->assembly, (hp_phase)p))
+            continue;
+        r = hp_assembly_load(w->assembly, (hp_phase)p, &w->native[p], reterr);
+        if (r != HP_OK)
+            return r;
+        hp_job_digest_add_phase(digest, w->assembly, (hp_phase)p, w->native[p]);
+    }
+    lap(w, "load");
+    return HP_OK;
+}
+
+/* -- writing -- */
+
+static const char *any_ct_path(const run *w)
+{
+    const hp_geom *g = w->assembly != NULL ? hp_assembly_geom(w->assembly, HP_PHASE_V) : NULL;
+
+    if (g != NULL)
+        return hp_assembly_slice(w->assembly, HP_PHASE_V, g->n[HP_Z] / 2)->path;
+    for (size_t i = 0; i < w->list.count; i++)
+        if (w->list.item[i].rows > 0)
+            return w->list.item[i].path;
+    return w->list.item[0].path;
+}
+
+static hp_job_object *add_object(run *w, hp_result_kind kind, bool required)
+{
+    hp_job_object *o = &w->res->object[w->res->object_count++];
+
+    memset(o, 0, sizeof *o);
+    snprintf(o->kind, sizeof o->kind, "%s", hp_result_kind_name(kind));
+    snprintf(o->sop_class.text, sizeof o->sop_class.text, "%s", hp_result_kind_sop_class(kind));
+    o->required = required;
+    return o;
+}
+
+static hp_code write_report(run *w, const hp_report *rep, hp_result_kind kind, hp_error *reterr)
+{
+    hp_job_object *o = add_object(w, kind, true);
+    char path[HP_PATH_MAX];
+    hp_code r;
+
+    snprintf(o->file, sizeof o->file, "%s.dcm", o->kind);
+    r = hp_path_fmt(path, reterr, "%s/%s", w->req->out, o->file);
+    if (r == HP_OK)
+        r = hp_sr_write(rep, path, &o->sop_instance, &o->sop_class, reterr);
+    return r == HP_OK ? r : hp_wrap(reterr, r, "writing the report");
+}
+
+/* index < 0: the note's page. */
+static hp_code write_picture(run *w, const hp_report *rep, int index, int number,
+                             hp_error *reterr)
+{
+    hp_job_object *o =
+        add_object(w, index < 0 ? HP_RESULT_NOTE_PAGE : HP_RESULT_KEY_IMAGE, true);
+    char path[HP_PATH_MAX], png[HP_PATH_MAX];
+    hp_code r;
+
+    if (index < 0)
+        snprintf(o->file, sizeof o->file, "note_page.dcm");
+    else
+        snprintf(o->file, sizeof o->file, "key_%d.dcm", number);
+    snprintf(o->png, sizeof o->png, "%.*s.png", (int)strcspn(o->file, "."), o->file);
+    r = hp_path_fmt(path, reterr, "%s/%s", w->req->out, o->file);
+    if (r == HP_OK)
+        r = hp_path_fmt(png, reterr, "%s/%s", w->req->out, o->png);
+    if (r == HP_OK)
+        r = index < 0 ? hp_sc_write_note(rep, path, png, &o->sop_instance, reterr)
+                      : hp_sc_write_key_image(rep, index, path, png, &o->sop_instance, reterr);
+    return r == HP_OK ? r : hp_wrap(reterr, r, "writing a key image");
+}
+
+static hp_code write_lesions(run *w, const hp_report *rep, hp_error *reterr)
+{
+    const hp_findings *f = &w->res->findings;
+    hp_code r = write_report(w, rep, HP_RESULT_SR, reterr);
+
+    if (f->outcome == HP_OUTCOME_CLASSIFIED)
+        return r == HP_OK ? write_picture(w, rep, f->primary, 1, reterr) : r;
+    for (int i = 0; i < f->candidate_count && i < MAX_KEY_IMAGES && r == HP_OK; i++)
+        r = write_picture(w, rep, i, i + 1, reterr);
+    return r;
+}
+
+static hp_code write_objects(run *w, hp_error *reterr)
+{
+    const hp_job_options *o = w->req->options;
+    const hp_findings *f = &w->res->findings;
+    hp_result_identity id = {.study_uid = f->study_uid, .created_ms = w->req->created_ms};
+    hp_report rep = {
+        .findings = f,
+        .identity = &id,
+        .assembly = w->assembly,
+        .source_path = any_ct_path(w),
+        .registered = (const hp_volume *const *)w->registered,
+        .liver = w->liver,
+        .node_name = o->node_name,
+        .software_version = HP_VERSION,
+        .ae_title = o->ae_title,
+        .sc_modality = o->sc_modality,
+        .tracking_prefix = o->tracking_prefix,
+        .revision = w->req->revision,
+    };
+    hp_code r;
+
+    snprintf(id.installation_id, sizeof id.installation_id, "%s", w->req->installation_id);
+    snprintf(id.input_digest, sizeof id.input_digest, "%s", w->res->input_digest);
+    snprintf(id.bundle_sha256, sizeof id.bundle_sha256, "%s", f->bundle_sha256);
+    progress(w->req, "report", 0);
+    if (f->outcome == HP_OUTCOME_UNSUITABLE && !o->report_unsuitable)
+        return HP_OK;
+    if (f->outcome == HP_OUTCOME_CLASSIFIED || f->outcome == HP_OUTCOME_DETECTED) {
+        r = write_lesions(w, &rep, reterr);
+    } else {
+        r = write_report(w, &rep, HP_RESULT_NOTE_SR, reterr);
+        if (r == HP_OK)
+            r = write_picture(w, &rep, -1, 0, reterr);
+    }
+    lap(w, "report");
+    return r;
+}
+
+static hp_code write_result(run *w, hp_error *reterr)
+{
+    char path[HP_PATH_MAX];
+    hp_auto(json_t) *j = hp_job_result_to_json(w->res);
+    hp_code r;
+
+    if (j == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "result.json");
+    r = hp_path_fmt(path, reterr, "%s/result.json", w->req->out);
+    return r == HP_OK ? hp_json_write_file(path, j, reterr) : r;
+}
+
+/* -- the run -- */
+
+/* An unsuitable study has no volumes: its input is its list of instances. */
+static void digest_instances(const run *w, hp_job_digest *d)
+{
+    for (size_t i = 0; i < w->list.count; i++)
+        hp_job_digest_add_text(d, w->list.item[i].sop_instance.text);
+    hp_job_digest_add_text(d, w->res->findings.reason_code);
+}
+
+static hp_code look(run *w, hp_error *reterr)
+{
+    hp_findings *f = &w->res->findings;
+    hp_job_digest digest;
+    hp_code r;
+
+    r = read_headers(w, reterr);
+    if (r != HP_OK)
+        return r;
+    f->study_uid = w->list.item[0].study;
+    hp_crash_point("worker.read");
+    r = assemble(w, reterr);
+    hp_job_digest_init(&digest, w->req->options, f->study_uid.text);
+    if (r == HP_OK)
+        r = load(w, &digest, reterr);
+    if (r == HP_OK) {
+        hp_crash_point("worker.loaded");
+        r = hp_pipeline_run(w->runner->pipeline, (const hp_volume *const *)w->native, f,
+                            w->registered, &w->liver, reterr);
+    } else if (r == HP_E_UNSUITABLE) {
+        digest_instances(w, &digest);
+    }
+    hp_job_digest_end(&digest, w->res->input_digest);
+    if (r != HP_OK)
+        f->outcome = r == HP_E_UNSUITABLE ? HP_OUTCOME_UNSUITABLE : HP_OUTCOME_NONE;
+    for (int p = 0; p < HP_PHASES; p++) {
+        hp_volume_free(w->native[p]);
+        w->native[p] = NULL;
+    }
+    return r;
+}
+
+static void add_unreadable(const run *w, hp_findings *f)
+{
+    size_t n = strlen(f->reason);
+
+    if (w->unreadable > 0)
+        snprintf(f->reason + n, sizeof f->reason - n, "%s%d file%s could not be read",
+                 n > 0 ? "; " : "", w->unreadable, w->unreadable == 1 ? "" : "s");
+}
+
+static void run_done(run *w)
+{
+    hp_assembly_free(w->assembly);
+    hp_slice_list_done(&w->list);
+    hp_volume_free(w->liver);
+    for (int p = 0; p < HP_PHASES; p++) {
+        hp_volume_free(w->native[p]);
+        hp_volume_free(w->registered[p]);
+    }
+}
+
+hp_code hp_job_run(hp_job_runner *runner, const hp_job_request *req, hp_job_result *ret,
+                   hp_error *reterr)
+{
+    run w = {.runner = runner, .req = req, .res = ret, .since_ms = hp_clock_mono_ms()};
+    int64_t began_ms = w.since_ms;
+    hp_findings *f = &ret->findings;
+    hp_code r;
+
+    memset(ret, 0, sizeof *ret);
+    hp_findings_init(f);
+    f->revision = req->revision;
+    runner->now = req;
+    r = open_pipeline(&w, reterr);
+    lap(&w, "bundle");
+    if (r == HP_OK)
+        r = look(&w, reterr);
+    if (r == HP_E_UNSUITABLE) {
+        add_unreadable(&w, f);
+        r = HP_OK;
+    }
+    hp_crash_point("worker.read_out");
+    w.since_ms = hp_clock_mono_ms();
+    if (r == HP_OK)
+        r = write_objects(&w, reterr);
+    hp_findings_time(f, "total", (double)(hp_clock_mono_ms() - began_ms));
+    if (r != HP_OK) {
+        ret->object_count = 0;
+        if (f->reason[0] == 0 && reterr != NULL)
+            snprintf(f->reason, sizeof f->reason, "%.199s", reterr->msg);
+        write_result(&w, NULL);
+    } else {
+        r = write_result(&w, reterr);
+    }
+    hp_crash_point("worker.written");
+    runner->now = NULL;
+    run_done(&w);
+    return r;
+}
+
+/* -- as JSON -- */
+
+json_t *hp_job_objects_to_json(const hp_job_result *r)
+{
+    json_t *list = json_array();
+
+    for (int i = 0; i < r->object_count; i++) {
+        const hp_job_object *o = &r->object[i];
+
+        json_array_append_new(
+            list, json_pack("{ss,ss,ss,ss,sb,ss}", "kind", o->kind, "file", o->file, "sop_class",
+                            o->sop_class.text, "sop_instance", o->sop_instance.text, "required",
+                            o->required, "png", o->png));
+    }
+    return list;
+}
+
+json_t *hp_job_result_to_json(const hp_job_result *r)
+{
+    json_t *j = hp_findings_to_json(&r->findings), *list = json_array();
+
+    for (int i = 0; i < r->object_count; i++) {
+        const hp_job_object *o = &r->object[i];
+
+        json_array_append_new(
+            list, json_pack("{ss,ss,ss,ss,ss,s[]}", "kind", o->kind, "sop_instance_uid",
+                            o->sop_instance.text, "sop_class_uid", o->sop_class.text, "file",
+                            o->file, "png", o->png, "deliveries"));
+    }
+    if (j == NULL || json_object_set_new(j, "input_digest", json_string(r->input_digest)) != 0 ||
+        json_object_set_new(j, "results", list) != 0) {
+        json_decref(j);
+        return NULL;
+    }
+    return j;
+}

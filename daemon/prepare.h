@@ -1,0 +1,67 @@
+/* Inside hepar-prepare: what the command line asked for, and its two halves. */
+#ifndef HP_DAEMON_PREPARE_H
+#define HP_DAEMON_PREPARE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "inference/pipeline.h"
+#include "tests/phantom/phantom.h"
+
+typedef enum hp_cohort { HP_COHORT_TRAIN, HP_COHORT_TEST108, HP_COHORT_TEST400 } hp_cohort;
+
+enum {
+    HP_WHAT_LIVER = 1,
+    HP_WHAT_DETECT = 2,
+    HP_WHAT_SLICES = 4,
+    HP_WHAT_SEG = 8
+};
+
+typedef struct hp_prepare {
+    const char *out, *bundle, *in;
+    uint64_t from, to; /* phantom seeds [from, to) */
+    unsigned what;
+    hp_cohort cohort;
+    double motion_mm, overlap;
+    bool evaluate, candidates, truth_boxes_only;
+    hp_pipeline *pipeline; /* open when a bundle is given */
+} hp_prepare;
+
+/* The patient of `seed` in the cohort (phantom.md 3). */
+hp_code hp_prepare_patient(const hp_prepare *o, uint64_t seed, hp_phantom **ret,
+                           hp_error *reterr);
+
+/* OUT/<what>/<seed>.safetensors for each part asked for that is not there yet. */
+hp_code hp_prepare_tensors(const hp_prepare *o, uint64_t seed, hp_error *reterr);
+
+/* Draws for sampling decisions: the same for the same seed and salt. */
+typedef struct hp_draw {
+    uint64_t state;
+} hp_draw;
+hp_draw hp_draw_init(uint64_t seed, uint64_t salt);
+double hp_draw_unit(hp_draw *d);                       /* [0, 1) */
+double hp_draw_range(hp_draw *d, double lo, double hi);
+
+/* A rendering of `phase` with scanner padding outside that phase's field of view
+ * and outside the venous one, as resampling to the venous grid leaves it. */
+hp_code hp_prepare_render(const hp_phantom *p, int phase, const hp_geom *grid, int16_t *hu,
+                          hp_error *reterr);
+/* Planes of the venous native grid (or whole-voxel part of it); a phase with
+ * thicker slices is rendered on its own and interpolated, as in the pipeline. */
+hp_code hp_prepare_planes(const hp_phantom *p, int phase, const hp_geom *part, int16_t *hu,
+                          hp_error *reterr);
+/* Lesion box (V frame) in edge mm from the corner of the venous grid, z, y, x. */
+hp_box hp_prepare_box(const hp_phantom_lesion *l, const hp_geom *v);
+/* Four phases of the square patch of `side` pixels of spacing_mm around (y, x) mm
+ * in venous plane z: ret (4, side, side). */
+hp_code hp_prepare_patch(const hp_phantom *p, int z, const double centre_mm[2], int side,
+                         double spacing_mm, int16_t *ret, hp_error *reterr);
+/* Area in mm2 that lesion `i` covers on venous plane z. */
+hp_code hp_prepare_area(const hp_phantom *p, int i, int z, double *ret_mm2,
+                        hp_error *reterr);
+/* The plane where lesion i is largest, and the planes its box meets. */
+hp_code hp_prepare_best_plane(const hp_phantom *p, int i, int *ret_z, double *ret_mm2,
+                              hp_error *reterr);
+
+#endif

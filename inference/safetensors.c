@@ -210,6 +210,11 @@ const hp_tensor *hp_safetensors_find(const hp_safetensors *s, const char *name)
     return NULL;
 }
 
+const char *hp_safetensors_metadata(const hp_safetensors *s, const char *key)
+{
+    return hp_json_str(json_object_get(s->header, "__metadata__"), key, NULL);
+}
+
 static json_t *header_of(const hp_tensor *tensor, int count)
 {
     json_t *h = json_object();

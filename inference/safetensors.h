@@ -55,6 +55,9 @@ int hp_safetensors_count(const hp_safetensors *s);
 const hp_tensor *hp_safetensors_at(const hp_safetensors *s, int i);
 const hp_tensor *hp_safetensors_find(const hp_safetensors *s, const char *name); /* or NULL */
 
+/* The text under `key` in the file's __metadata__, or NULL. */
+const char *hp_safetensors_metadata(const hp_safetensors *s, const char *key);
+
 /* Writes `count` tensors as path.part, then renames. No sync: a tool's output. */
 hp_code hp_safetensors_write(const char *path, const hp_tensor *tensor, int count,
                              hp_error *reterr);

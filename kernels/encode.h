@@ -13,11 +13,13 @@
 extern "C" {
 #endif
 
-void hp_encode_ref(const float *x,           /* (M, D) */
-                   const uint8_t *delta,     /* (M) */
-                   const float *codewords,   /* (K, D) */
-                   const float *scale,       /* (K) s_k of eq. 4, positive */
-                   int m, int d, int k, float *ret /* (K, D) */);
+void hp_encode_assign_ref(const float *x,         /* (M, D) */
+                          const float *codewords, /* (K, D) */
+                          const float *scale,     /* (K) s_k of eq. 4, positive */
+                          int m, int d, int k, float *ret /* (M, K) */);
+void hp_encode_sum_ref(const float *x, const float *assign /* (M, K) */,
+                       const float *delta /* (M), a cell counts when > 0.5 */,
+                       const float *codewords, int m, int d, int k, float *ret /* (K, D) */);
 
 /* v / max(|v|, 1e-12) over the whole vector, in place. */
 void hp_l2_norm_ref(float *v, int n);
@@ -26,7 +28,7 @@ void hp_l2_norm_ref(float *v, int n);
  * rectangle [y1,y2) x [x1,x2) (pixel edge coordinates): at least half of the
  * cell's pixel centres inside. When none is, the cell of the centre. */
 void hp_grid_mask_ref(const double rect[4], /* y1, x1, y2, x2 */ int ny, int nx, int cell,
-                      uint8_t *ret /* (ny, nx) */);
+                      float *ret /* (ny, nx), 0 or 1 */);
 
 #ifdef __cplusplus
 }

@@ -1,49 +1,58 @@
-/* C twin of the encoding. One thread: a key slice has a thousand cells. */
+/* C twin of the encoding. */
 #include "kernels/encode.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { MAX_K = 256 };
-
+/* Eight running sums, so that the compiler may use vectors without being allowed
+ * to reorder: the order is written here. */
 static float distance2(const float *x, const float *c, int d)
 {
-    float sum = 0;
+    float lane[8] = {0}, sum = 0;
+    int i = 0;
 
-    for (int i = 0; i < d; i++)
-        sum += (x[i] - c[i]) * (x[i] - c[i]);
+    for (; i + 8 <= d; i += 8)
+        for (int k = 0; k < 8; k++)
+            lane[k] += (x[i + k] - c[i + k]) * (x[i + k] - c[i + k]);
+    for (; i < d; i++)
+        lane[0] += (x[i] - c[i]) * (x[i] - c[i]);
+    for (int k = 0; k < 8; k++)
+        sum += lane[k];
     return sum;
 }
 
-static void assign(const float *x, const float *codewords, const float *scale, int d, int k,
-                   float *a)
+void hp_encode_assign_ref(const float *x, const float *codewords, const float *scale, int m,
+                          int d, int k, float *ret)
 {
-    float max = -INFINITY, sum = 0;
+#pragma omp parallel for schedule(static)
+    for (int i = 0; i < m; i++) {
+        float *a = ret + (size_t)i * k, max = -INFINITY, sum = 0;
 
-    for (int j = 0; j < k; j++) {
-        a[j] = -scale[j] * distance2(x, codewords + (size_t)j * d, d);
-        max = fmaxf(max, a[j]);
+        for (int j = 0; j < k; j++) {
+            a[j] = -scale[j] * distance2(x + (size_t)i * d, codewords + (size_t)j * d, d);
+            max = fmaxf(max, a[j]);
+        }
+        for (int j = 0; j < k; j++)
+            sum += a[j] = expf(a[j] - max);
+        for (int j = 0; j < k; j++)
+            a[j] /= sum;
     }
-    for (int j = 0; j < k; j++)
-        sum += a[j] = expf(a[j] - max);
-    for (int j = 0; j < k; j++)
-        a[j] /= sum;
 }
 
-void hp_encode_ref(const float *x, const uint8_t *delta, const float *codewords,
-                   const float *scale, int m, int d, int k, float *ret)
+void hp_encode_sum_ref(const float *x, const float *assign, const float *delta,
+                       const float *codewords, int m, int d, int k, float *ret)
 {
-    float a[MAX_K];
-
     memset(ret, 0, (size_t)k * d * sizeof *ret);
     for (int i = 0; i < m; i++) {
-        if (!delta[i])
+        if (!(delta[i] > 0.5f))
             continue;
-        assign(x + (size_t)i * d, codewords, scale, d, k, a);
-        for (int j = 0; j < k; j++)
+        for (int j = 0; j < k; j++) {
+            float a = assign[(size_t)i * k + j];
+
             for (int c = 0; c < d; c++)
                 ret[(size_t)j * d + c] +=
-                    a[j] * (x[(size_t)i * d + c] - codewords[(size_t)j * d + c]);
+                    a * (x[(size_t)i * d + c] - codewords[(size_t)j * d + c]);
+        }
     }
 }
 
@@ -76,7 +85,7 @@ static int cell_of(double centre, int cell, int n)
     return i < 0 ? 0 : i >= n ? n - 1 : i;
 }
 
-void hp_grid_mask_ref(const double rect[4], int ny, int nx, int cell, uint8_t *ret)
+void hp_grid_mask_ref(const double rect[4], int ny, int nx, int cell, float *ret)
 {
     int any = 0;
 
@@ -86,7 +95,7 @@ void hp_grid_mask_ref(const double rect[4], int ny, int nx, int cell, uint8_t *r
                      pixels_inside(rect[1], rect[3], x, cell);
 
             ret[(size_t)y * nx + x] = 2 * in >= cell * cell;
-            any |= ret[(size_t)y * nx + x];
+            any |= 2 * in >= cell * cell;
         }
     if (!any)
         ret[(size_t)cell_of((rect[0] + rect[2]) / 2, cell, ny) * nx +

@@ -1,0 +1,650 @@
+/* The CPU back end: convolutions by oneDNN, the rest by kernels/ and the loops
+ * below. Every oneDNN call of the house stands in this file, because the C API
+ * of libdnnl 2 (operation descriptors) and 3 differ.
+ *
+ * DESIGN: activations are plain NHWC / NDHWC, the layout in which oneDNN's
+ * brgemm kernels reach the FMA peak without blocked activations. Weights are
+ * reordered once into whatever the primitive likes and shared between graphs of
+ * other sizes. One arena serves all graphs, because they run one after another.
+ * No convolution splits a sum between threads and our loops split only over
+ * outputs, so results do not depend on the thread count.
+ */
+#include "inference/backend.h"
+
+#include <dnnl.h>
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/encode.h"
+
+/* Weights that a primitive wanted in another layout. */
+typedef struct packed {
+    const float *source;
+    dnnl_memory_desc_t md;
+    dnnl_memory_t memory;
+    struct packed *next;
+} packed;
+
+typedef struct cpu {
+    hp_backend base;
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    int threads;
+    packed *weights;
+    float *arena;
+    size_t arena_floats;
+    void *scratch;
+    size_t scratch_bytes;
+    char words[64];
+} cpu;
+
+/* One convolution, ready to run. */
+typedef struct step {
+    dnnl_primitive_t primitive;
+    dnnl_memory_t src, dst, bias, scratch;
+    dnnl_memory_t weights; /* borrowed from the back end */
+} step;
+
+struct hp_exec {
+    cpu *cpu;
+    const hp_graph *g;
+    step *step; /* one per operation; empty for what is not a convolution */
+};
+
+static hp_code translate(hp_error *reterr, dnnl_status_t s, const char *where)
+{
+    if (s == dnnl_success)
+        return HP_OK;
+    if (s == dnnl_out_of_memory)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "oneDNN: %s", where);
+    return hp_fail(reterr, HP_E_DEVICE, "oneDNN: %s failed with status %d", where, (int)s);
+}
+
+/* --- opening ----------------------------------------------------------- */
+
+static void cpu_close(hp_backend *b)
+{
+    cpu *c = (cpu *)b;
+
+    while (c->weights != NULL) {
+        packed *p = c->weights;
+
+        c->weights = p->next;
+        dnnl_memory_destroy(p->memory);
+        free(p);
+    }
+    if (c->stream != NULL)
+        dnnl_stream_destroy(c->stream);
+    if (c->engine != NULL)
+        dnnl_engine_destroy(c->engine);
+    free(c->arena);
+    free(c->scratch);
+    free(c);
+}
+
+static hp_code cpu_open(int threads, hp_backend **ret, hp_error *reterr)
+{
+    cpu *c = calloc(1, sizeof *c);
+    const dnnl_version_t *v = dnnl_version();
+    hp_code r;
+
+    if (c == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "CPU back end");
+    c->base.ops = &hp_backend_cpu;
+    c->threads = threads > 0 ? threads : omp_get_num_procs();
+    snprintf(c->words, sizeof c->words, "cpu: oneDNN %d.%d.%d, %d threads", v->major, v->minor,
+             v->patch, c->threads);
+    r = translate(reterr, dnnl_engine_create(&c->engine, dnnl_cpu, 0), "engine");
+    if (r == HP_OK)
+        r = translate(reterr,
+                      dnnl_stream_create(&c->stream, c->engine, dnnl_stream_default_flags),
+                      "stream");
+    if (r != HP_OK) {
+        cpu_close(&c->base);
+        return r;
+    }
+    *ret = &c->base;
+    return HP_OK;
+}
+
+static const char *cpu_describe(const hp_backend *b)
+{
+    return ((const cpu *)b)->words;
+}
+
+/* Grow-only buffers, aligned to a page. */
+static hp_code ensure(void **buf, size_t *have, size_t want, hp_error *reterr)
+{
+    void *more = NULL;
+
+    if (want <= *have)
+        return HP_OK;
+    free(*buf);
+    *buf = NULL;
+    *have = 0;
+    if (posix_memalign(&more, 4096, want) != 0)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "%zu MiB of work memory", want >> 20);
+    *buf = more;
+    *have = want;
+    return HP_OK;
+}
+
+/* --- compiling --------------------------------------------------------- */
+
+static dnnl_status_t value_md(dnnl_memory_desc_t *md, const hp_value *v, int nd)
+{
+    const dnnl_dims_t d3 = {1, v->dim[3], v->dim[0], v->dim[1], v->dim[2]};
+    const dnnl_dims_t d2 = {1, v->dim[3], v->dim[1], v->dim[2]};
+
+    if (nd == 3)
+        return dnnl_memory_desc_init_by_tag(md, 5, d3, dnnl_f32, dnnl_ndhwc);
+    return dnnl_memory_desc_init_by_tag(md, 4, d2, dnnl_f32, dnnl_nhwc);
+}
+
+static dnnl_status_t weights_md(dnnl_memory_desc_t *md, const hp_op *op, int o, int i, bool any)
+{
+    const dnnl_dims_t d3 = {o, i, op->k[0], op->k[1], op->k[2]};
+    const dnnl_dims_t d2 = {o, i, op->k[1], op->k[2]};
+
+    if (op->nd == 3)
+        return dnnl_memory_desc_init_by_tag(md, 5, d3, dnnl_f32,
+                                            any ? dnnl_format_tag_any : dnnl_oidhw);
+    return dnnl_memory_desc_init_by_tag(md, 4, d2, dnnl_f32,
+                                        any ? dnnl_format_tag_any : dnnl_oihw);
+}
+
+static dnnl_status_t conv_desc(dnnl_convolution_desc_t *d, const hp_graph *g, const hp_op *op)
+{
+    const hp_value *x = &g->value[op->in[0]], *y = &g->value[op->out];
+    dnnl_memory_desc_t src, dst, wei, bias;
+    dnnl_dims_t strides, dilates, pads, one = {y->dim[3]};
+    dnnl_status_t s = value_md(&src, x, op->nd);
+    int skip = 3 - op->nd;
+
+    if (s == dnnl_success)
+        s = value_md(&dst, y, op->nd);
+    if (s == dnnl_success)
+        s = weights_md(&wei, op, y->dim[3], x->dim[3], true);
+    if (s == dnnl_success)
+        s = dnnl_memory_desc_init_by_tag(&bias, 1, one, dnnl_f32, dnnl_x);
+    for (int a = 0; a < op->nd; a++) {
+        strides[a] = op->stride[a + skip];
+        dilates[a] = op->dilation[a + skip] - 1;
+        pads[a] = op->dilation[a + skip] * (op->k[a + skip] - 1) / 2;
+    }
+    if (s != dnnl_success)
+        return s;
+    return dnnl_dilated_convolution_forward_desc_init(
+        d, dnnl_forward_inference, dnnl_convolution_direct, &src, &wei,
+        op->bias != NULL ? &bias : NULL, &dst, strides, dilates, pads, pads);
+}
+
+/* conv + bias, then + the added value, then ReLU: the order that fused engines
+ * of every vendor have. */
+static dnnl_status_t conv_attr(dnnl_primitive_attr_t *ret, const hp_op *op)
+{
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_post_ops_t post = NULL;
+    dnnl_status_t s = dnnl_primitive_attr_create(&attr);
+
+    if (s == dnnl_success)
+        s = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    if (s == dnnl_success)
+        s = dnnl_post_ops_create(&post);
+    if (s == dnnl_success && op->in[1] >= 0)
+        s = dnnl_post_ops_append_sum(post, 1.0f);
+    if (s == dnnl_success && op->relu)
+        s = dnnl_post_ops_append_eltwise(post, 1.0f, dnnl_eltwise_relu, 0.0f, 0.0f);
+    if (s == dnnl_success)
+        s = dnnl_primitive_attr_set_post_ops(attr, post);
+    if (post != NULL)
+        dnnl_post_ops_destroy(post);
+    if (s != dnnl_success && attr != NULL)
+        dnnl_primitive_attr_destroy(attr);
+    else
+        *ret = attr;
+    return s;
+}
+
+static dnnl_status_t reorder(cpu *c, const hp_op *op, int o, int i, packed *p)
+{
+    dnnl_memory_desc_t plain;
+    dnnl_memory_t from = NULL;
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_primitive_t prim = NULL;
+    dnnl_status_t s = weights_md(&plain, op, o, i, false);
+
+    if (s == dnnl_success)
+        s = dnnl_memory_create(&from, &plain, c->engine, (void *)op->weight);
+    if (s == dnnl_success)
+        s = dnnl_memory_create(&p->memory, &p->md, c->engine, DNNL_MEMORY_ALLOCATE);
+    if (s == dnnl_success)
+        s = dnnl_reorder_primitive_desc_create(&pd, &plain, c->engine, &p->md, c->engine, NULL);
+    if (s == dnnl_success)
+        s = dnnl_primitive_create(&prim, pd);
+    if (s == dnnl_success) {
+        dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, p->memory}};
+
+        s = dnnl_primitive_execute(prim, c->stream, 2, args);
+    }
+    if (s == dnnl_success)
+        s = dnnl_stream_wait(c->stream);
+    if (prim != NULL)
+        dnnl_primitive_destroy(prim);
+    if (pd != NULL)
+        dnnl_primitive_desc_destroy(pd);
+    if (from != NULL)
+        dnnl_memory_destroy(from);
+    return s;
+}
+
+/* The weights in the layout `md`, reordered at most once. */
+static hp_code pack(cpu *c, const hp_op *op, int o, int i, const dnnl_memory_desc_t *md,
+                    dnnl_memory_t *ret, hp_error *reterr)
+{
+    packed *p;
+    hp_code r;
+
+    for (p = c->weights; p != NULL; p = p->next)
+        if (p->source == op->weight && dnnl_memory_desc_equal(&p->md, md)) {
+            *ret = p->memory;
+            return HP_OK;
+        }
+    p = calloc(1, sizeof *p);
+    if (p == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "weights");
+    p->source = op->weight;
+    p->md = *md;
+    r = translate(reterr, reorder(c, op, o, i, p), "reordering weights");
+    if (r != HP_OK) {
+        if (p->memory != NULL)
+            dnnl_memory_destroy(p->memory);
+        free(p);
+        return r;
+    }
+    p->next = c->weights;
+    c->weights = p;
+    *ret = p->memory;
+    return HP_OK;
+}
+
+static hp_code memories(cpu *c, const hp_op *op, step *s, dnnl_primitive_desc_t pd,
+                        hp_error *reterr)
+{
+    const dnnl_memory_desc_t *src = dnnl_primitive_desc_query_md(pd, dnnl_query_src_md, 0);
+    const dnnl_memory_desc_t *dst = dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0);
+    const dnnl_memory_desc_t *scratch =
+        dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+    size_t bytes = dnnl_memory_desc_get_size(scratch);
+    dnnl_status_t st = dnnl_memory_create(&s->src, src, c->engine, DNNL_MEMORY_NONE);
+    hp_code r;
+
+    if (st == dnnl_success)
+        st = dnnl_memory_create(&s->dst, dst, c->engine, DNNL_MEMORY_NONE);
+    if (st == dnnl_success)
+        st = dnnl_memory_create(&s->scratch, scratch, c->engine, DNNL_MEMORY_NONE);
+    if (st == dnnl_success && op->bias != NULL)
+        st = dnnl_memory_create(&s->bias, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 1),
+                                c->engine, (void *)op->bias);
+    r = translate(reterr, st, "memory");
+    if (r == HP_OK)
+        r = ensure(&c->scratch, &c->scratch_bytes, bytes, reterr);
+    return r;
+}
+
+static hp_code compile_conv(cpu *c, const hp_graph *g, const hp_op *op, step *s,
+                            hp_error *reterr)
+{
+    dnnl_convolution_desc_t desc;
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_status_t st = conv_desc(&desc, g, op);
+    hp_code r;
+
+    if (st == dnnl_success)
+        st = conv_attr(&attr, op);
+    if (st == dnnl_success)
+        st = dnnl_primitive_desc_create(&pd, &desc, attr, c->engine, NULL);
+    if (st == dnnl_success)
+        st = dnnl_primitive_create(&s->primitive, pd);
+    r = translate(reterr, st, "convolution");
+    if (r == HP_OK)
+        r = memories(c, op, s, pd, reterr);
+    if (r == HP_OK)
+        r = pack(c, op, g->value[op->out].dim[3], g->value[op->in[0]].dim[3],
+                 dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0), &s->weights,
+                 reterr);
+    if (attr != NULL)
+        dnnl_primitive_attr_destroy(attr);
+    if (pd != NULL)
+        dnnl_primitive_desc_destroy(pd);
+    return r;
+}
+
+static void cpu_release(hp_exec *e)
+{
+    if (e == NULL)
+        return;
+    for (int i = 0; i < e->g->op_count && e->step != NULL; i++) {
+        step *s = &e->step[i];
+
+        if (s->primitive != NULL)
+            dnnl_primitive_destroy(s->primitive);
+        if (s->src != NULL)
+            dnnl_memory_destroy(s->src);
+        if (s->dst != NULL)
+            dnnl_memory_destroy(s->dst);
+        if (s->bias != NULL)
+            dnnl_memory_destroy(s->bias);
+        if (s->scratch != NULL)
+            dnnl_memory_destroy(s->scratch);
+    }
+    free(e->step);
+    free(e);
+}
+
+static hp_code cpu_compile(hp_backend *b, const hp_graph *g, hp_exec **ret, hp_error *reterr)
+{
+    cpu *c = (cpu *)b;
+    hp_exec *e = calloc(1, sizeof *e);
+    hp_code r = HP_OK;
+
+    omp_set_num_threads(c->threads);
+    if (e != NULL) {
+        e->cpu = c;
+        e->g = g;
+        e->step = calloc((size_t)g->op_count + 1, sizeof *e->step);
+    }
+    if (e == NULL || e->step == NULL)
+        r = hp_fail(reterr, HP_E_NO_MEMORY, "compiling a network");
+    for (int i = 0; i < g->op_count && r == HP_OK; i++)
+        if (g->op[i].kind == HP_OP_CONV)
+            r = compile_conv(c, g, &g->op[i], &e->step[i], reterr);
+    if (r != HP_OK) {
+        cpu_release(e);
+        return r;
+    }
+    *ret = e;
+    return HP_OK;
+}
+
+/* --- running ----------------------------------------------------------- */
+
+static float *at(const hp_exec *e, int value, const float *const *in)
+{
+    const hp_value *v = &e->g->value[value];
+
+    if (v->input >= 0)
+        return (float *)in[v->input];
+    return e->cpu->arena + v->offset;
+}
+
+static void copy_floats(float *to, const float *from, size_t n)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t block = 0; block < (n + 65535) / 65536; block++) {
+        size_t first = block * 65536, count = n - first < 65536 ? n - first : 65536;
+
+        memcpy(to + first, from + first, count * sizeof *to);
+    }
+}
+
+static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const *in,
+                        hp_error *reterr)
+{
+    dnnl_exec_arg_t args[5] = {{DNNL_ARG_SRC, s->src},
+                               {DNNL_ARG_WEIGHTS, s->weights},
+                               {DNNL_ARG_DST, s->dst},
+                               {DNNL_ARG_SCRATCHPAD, s->scratch}};
+    int count = 4;
+    float *dst = at(e, op->out, in);
+    dnnl_status_t st;
+
+    if (op->in[1] >= 0 && !op->in_place)
+        copy_floats(dst, at(e, op->in[1], in), hp_value_count(&e->g->value[op->out]));
+    if (s->bias != NULL)
+        args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, s->bias};
+    st = dnnl_memory_set_data_handle(s->src, at(e, op->in[0], in));
+    if (st == dnnl_success)
+        st = dnnl_memory_set_data_handle(s->dst, dst);
+    if (st == dnnl_success)
+        st = dnnl_memory_set_data_handle(s->scratch, e->cpu->scratch);
+    if (st == dnnl_success)
+        st = dnnl_primitive_execute(s->primitive, e->cpu->stream, count, args);
+    if (st == dnnl_success)
+        st = dnnl_stream_wait(e->cpu->stream);
+    return translate(reterr, st, "running a convolution");
+}
+
+/* out = skip + nearest(low): out[i] takes low[i / stride]. */
+static void run_merge(const hp_graph *g, const hp_op *op, const float *skip, const float *low,
+                      float *out)
+{
+    const int *n = g->value[op->out].dim, *m = g->value[op->in[1]].dim;
+    int c = n[3];
+
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int z = 0; z < n[0]; z++)
+        for (int y = 0; y < n[1]; y++)
+            for (int x = 0; x < n[2]; x++) {
+                size_t to = (((size_t)z * n[1] + y) * n[2] + x) * c;
+                size_t from = (((size_t)(z / op->stride[0]) * m[1] + y / op->stride[1]) * m[2] +
+                               x / op->stride[2]) * c;
+
+                for (int k = 0; k < c; k++)
+                    out[to + k] = skip[to + k] + low[from + k];
+            }
+}
+
+/* The transposed convolution's second half, written beside the skip: channel
+ * (dz, dy, dx, k) of cell i is channel k of voxel i * stride + (dz, dy, dx). */
+static void run_unfold(const hp_graph *g, const hp_op *op, const float *skip, const float *low,
+                       float *out)
+{
+    const int *n = g->value[op->out].dim, *m = g->value[op->in[1]].dim, *s = op->stride;
+    int cs = g->value[op->in[0]].dim[3], cu = n[3] - cs;
+
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int z = 0; z < n[0]; z++)
+        for (int y = 0; y < n[1]; y++)
+            for (int x = 0; x < n[2]; x++) {
+                size_t i = ((size_t)z * n[1] + y) * n[2] + x;
+                size_t cell = ((size_t)(z / s[0]) * m[1] + y / s[1]) * m[2] + x / s[2];
+                int part = (z % s[0] * s[1] + y % s[1]) * s[2] + x % s[2];
+                const float *from = low + cell * m[3] + (size_t)part * cu;
+                float *to = out + i * n[3];
+
+                memcpy(to, skip + i * cs, (size_t)cs * sizeof *to);
+                for (int k = 0; k < cu; k++) {
+                    float v = from[k] + op->bias[k];
+
+                    to[cs + k] = op->relu && v < 0 ? 0 : v;
+                }
+            }
+}
+
+static void run_maxpool(const hp_graph *g, const hp_op *op, const float *in, float *out)
+{
+    const int *n = g->value[op->out].dim, *m = g->value[op->in[0]].dim;
+    int c = n[3];
+
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int z = 0; z < n[0]; z++)
+        for (int y = 0; y < n[1]; y++)
+            for (int x = 0; x < n[2]; x++) {
+                float *to = out + (((size_t)z * n[1] + y) * n[2] + x) * c;
+
+                for (int k = 0; k < c; k++)
+                    to[k] = -INFINITY;
+                for (int t = 0; t < 9; t++) {
+                    int yy = 2 * y + t / 3 - 1, xx = 2 * x + t % 3 - 1;
+                    const float *from = in + (((size_t)z * m[1] + yy) * m[2] + xx) * c;
+
+                    if (yy < 0 || yy >= m[1] || xx < 0 || xx >= m[2])
+                        continue;
+                    for (int k = 0; k < c; k++)
+                        to[k] = from[k] > to[k] ? from[k] : to[k];
+                }
+            }
+}
+
+static void run_gap(const hp_graph *g, const hp_op *op, const float *in, float *out)
+{
+    const hp_value *x = &g->value[op->in[0]];
+    int c = x->dim[3], cells = x->dim[0] * x->dim[1] * x->dim[2];
+
+    for (int k = 0; k < c; k++) {
+        double sum = 0;
+
+        for (int i = 0; i < cells; i++)
+            sum += in[(size_t)i * c + k];
+        out[k] = (float)(sum / cells);
+    }
+}
+
+static void run_fc(const hp_graph *g, const hp_op *op, const float *in, float *out)
+{
+    int n = g->value[op->out].dim[3];
+    size_t count = hp_value_count(&g->value[op->in[0]]);
+
+    for (int k = 0; k < n; k++) {
+        double sum = op->bias[k];
+
+        for (size_t i = 0; i < count; i++)
+            sum += (double)in[i] * op->weight[(size_t)k * count + i];
+        out[k] = (float)sum;
+    }
+}
+
+static void run_texture(const hp_graph *g, const hp_op *op, const float *const src[3],
+                        float *out)
+{
+    const hp_value *x = &g->value[op->in[0]], *y = &g->value[op->out];
+    int m = x->dim[0] * x->dim[1] * x->dim[2], d = x->dim[3];
+
+    if (op->kind == HP_OP_ASSIGN)
+        hp_encode_assign_ref(src[0], op->weight, op->bias, m, d, y->dim[3], out);
+    else
+        hp_encode_sum_ref(src[0], src[1], src[2], op->weight, m, d, y->dim[2], out);
+}
+
+static hp_code run_op(hp_exec *e, int i, const float *const *in, hp_error *reterr)
+{
+    const hp_graph *g = e->g;
+    const hp_op *op = &g->op[i];
+    const float *src[3] = {0};
+    float *out = at(e, op->out, in);
+
+    for (int k = 0; k < 3; k++)
+        src[k] = op->in[k] >= 0 ? at(e, op->in[k], in) : NULL;
+    switch (op->kind) {
+    case HP_OP_CONV:
+        return run_conv(e, op, &e->step[i], in, reterr);
+    case HP_OP_MERGE:
+        run_merge(g, op, src[0], src[1], out);
+        break;
+    case HP_OP_UNFOLD:
+        run_unfold(g, op, src[0], src[1], out);
+        break;
+    case HP_OP_MAXPOOL:
+        run_maxpool(g, op, src[0], out);
+        break;
+    case HP_OP_GAP:
+        run_gap(g, op, src[0], out);
+        break;
+    case HP_OP_FC:
+        run_fc(g, op, src[0], out);
+        break;
+    case HP_OP_L2:
+        memcpy(out, src[0], hp_value_count(&g->value[op->out]) * sizeof *out);
+        hp_l2_norm_ref(out, (int)hp_value_count(&g->value[op->out]));
+        break;
+    case HP_OP_ASSIGN:
+    case HP_OP_ENCODE:
+        run_texture(g, op, src, out);
+        break;
+    }
+    return HP_OK;
+}
+
+/* A float is finite unless all its exponent bits are set; integers vectorise. */
+static bool all_finite(const float *data, size_t n)
+{
+    int bad = 0;
+
+#pragma omp parallel for schedule(static) reduction(| : bad)
+    for (size_t block = 0; block < (n + 65535) / 65536; block++) {
+        size_t end = (block + 1) * 65536 < n ? (block + 1) * 65536 : n;
+        unsigned any = 0;
+
+        for (size_t i = block * 65536; i < end; i++) {
+            unsigned bits;
+
+            memcpy(&bits, data + i, sizeof bits);
+            any |= (bits & 0x7f800000u) == 0x7f800000u;
+        }
+        bad |= (int)any;
+    }
+    return !bad;
+}
+
+static hp_code look_at_stages(hp_exec *e, int value, hp_stage_fn *on_stage, void *payload,
+                              hp_error *reterr)
+{
+    const hp_graph *g = e->g;
+    const float *data = e->cpu->arena + g->value[value].offset;
+    bool checked = false;
+
+    for (int s = 0; s < g->stage_count; s++) {
+        if (g->stage[s].value != value)
+            continue;
+        if (!checked && !all_finite(data, hp_value_count(&g->value[value])))
+            return hp_fail(reterr, HP_E_NUMERIC, "stage %s: a value is not finite",
+                           g->stage[s].name);
+        checked = true;
+        if (on_stage != NULL)
+            on_stage(g, &g->stage[s], data, payload);
+    }
+    return HP_OK;
+}
+
+static hp_code cpu_run(hp_exec *e, const float *const *in, float *const *out,
+                       hp_stage_fn *on_stage, void *payload, hp_error *reterr)
+{
+    const hp_graph *g = e->g;
+    cpu *c = e->cpu;
+    size_t bytes = c->arena_floats * sizeof(float);
+    hp_code r;
+
+    omp_set_num_threads(c->threads);
+    r = ensure((void **)&c->arena, &bytes, g->arena_floats * sizeof(float), reterr);
+    c->arena_floats = bytes / sizeof(float);
+    for (int i = 0; i < g->op_count && r == HP_OK; i++) {
+        r = run_op(e, i, in, reterr);
+        if (r == HP_OK)
+            r = look_at_stages(e, g->op[i].out, on_stage, payload, reterr);
+    }
+    for (int s = 0, k = 0; s < g->stage_count && r == HP_OK; s++) {
+        const hp_value *v = &g->value[g->stage[s].value];
+
+        if (!g->stage[s].output)
+            continue;
+        if (out[k] != NULL)
+            memcpy(out[k], c->arena + v->offset, hp_value_count(v) * sizeof(float));
+        k++;
+    }
+    return r;
+}
+
+const hp_backend_ops hp_backend_cpu = {
+    .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .describe = cpu_describe,
+    .compile = cpu_compile,
+    .release = cpu_release,
+    .run = cpu_run,
+};

@@ -24,7 +24,10 @@ DOORS = {
 EXCEPTIONS = {
     # hepar-prepare renders synthetic patients in memory, so that training sees
     # exactly what the pipeline sees; the daemon itself never does.
+    ("daemon/prepare.h", "tests"),
     ("daemon/prepare.c", "tests"),
+    ("daemon/prepare_phantom.c", "tests"),
+    ("daemon/prepare_phantom.c", "kernels"),
 }
 
 # A library's headers, and the only places that include them (tests and bench

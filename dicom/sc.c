@@ -7,6 +7,7 @@
 #include "dicom/sc.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,87 +138,96 @@ static void draw_bottom(cairo_t *cr, const hp_report *r)
 
 /* -- facts -- */
 
+enum { MAX_FACTS = 14 };
 typedef struct facts {
-    cairo_t *cr;
-    hp_rect r;
-    double y;
+    int count;
+    struct {
+        rgb ink;
+        const char *name;
+        char value[160];
+    } fact[MAX_FACTS];
 } facts;
 
-static void fact(facts *t, rgb c, const char *name, const char *value)
+static void add_fact(facts *t, rgb ink, const char *name, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+static void add_fact(facts *t, rgb ink, const char *name, const char *fmt, ...)
 {
-    const double pad = 18, name_w = 182;
+    va_list args;
 
-    if (t->y > t->r.y + t->r.h - 12)
+    if (t->count == MAX_FACTS)
         return;
-    hp_paint_text(t->cr, t->r.x + pad, t->y, name_w - 8, 18, false, HP_LEFT, ink_dim, name);
-    hp_paint_text(t->cr, t->r.x + pad + name_w, t->y, t->r.w - 2 * pad - name_w, 19, false,
-                  HP_LEFT, c, value);
-    t->y += 31;
+    t->fact[t->count].ink = ink;
+    t->fact[t->count].name = name;
+    va_start(args, fmt);
+    vsnprintf(t->fact[t->count].value, sizeof t->fact[0].value, fmt, args);
+    va_end(args);
+    t->count++;
 }
 
-static void draw_quality(facts *t, const hp_findings *f, const hp_candidate *c)
+static void add_warnings(facts *t, const hp_findings *f, const hp_candidate *c)
 {
-    char line[160];
-
     for (int p = 0; p < HP_PHASES; p++) {
         hp_phase shown = hp_report__shown_phase(f, (hp_phase)p);
 
-        if (shown != HP_PHASE_NONE && shown != (hp_phase)p) {
-            snprintf(line, sizeof line, "%s stands in for %s", hp_phase_title(shown),
+        if (shown != HP_PHASE_NONE && shown != (hp_phase)p)
+            add_fact(t, ink_warn, "Note", "%s stands in for %s", hp_phase_title(shown),
                      hp_phase_title((hp_phase)p));
-            fact(t, ink_warn, "Note", line);
-        }
     }
     if (f->lossy_input)
-        fact(t, ink_warn, "Note", "input compressed with loss");
+        add_fact(t, ink_warn, "Note", "input compressed with loss");
     if (c->key_fallback)
-        fact(t, ink_warn, "Note", "key slice is the box's central slice");
-    if (!f->liver_ok) {
-        snprintf(line, sizeof line, "liver outline failed its checks%s%s",
-                 f->liver_note[0] ? ": " : "", f->liver_note);
-        fact(t, ink_warn, "Note", line);
+        add_fact(t, ink_warn, "Note", "no lesion outline: middle slice");
+    if (!f->liver_ok)
+        add_fact(t, ink_warn, "Note", "liver outline doubtful%s%s", f->liver_note[0] ? ": " : "",
+                 f->liver_note);
+}
+
+static void add_size(facts *t, const hp_candidate *c)
+{
+    if (c->long_axis_mm > 0) {
+        add_fact(t, ink_text, "Long x short axis", "%.0f x %.0f mm", c->long_axis_mm,
+                 c->short_axis_mm);
+        if (c->volume_ml > 0)
+            add_fact(t, ink_text, "Volume", "%.1f mL", c->volume_ml);
+    } else {
+        add_fact(t, ink_text, "Box", "%.0f x %.0f x %.0f mm",
+                 c->box_mm.hi[HP_X] - c->box_mm.lo[HP_X],
+                 c->box_mm.hi[HP_Y] - c->box_mm.lo[HP_Y],
+                 c->box_mm.hi[HP_Z] - c->box_mm.lo[HP_Z]);
     }
 }
 
 static void draw_facts(cairo_t *cr, hp_rect r, const hp_report *report, const hp_candidate *c)
 {
+    const double pad = 18, name_w = 182;
     const hp_findings *f = report->findings;
     const hp_slice *key = hp_report__source(report, HP_PHASE_V, hp_report__key_slice(f, c));
-    facts t = {cr, r, r.y + 37};
-    char line[160];
+    facts t = {.count = 0};
+    char phases[64];
+    double step, y;
+
+    add_fact(&t, ink_text, "Detection", "%ld%%", lround(100 * c->score));
+    if (c->p_primary >= 0)
+        add_fact(&t, ink_text, "Primary lesion", "%ld%%", lround(100 * c->p_primary));
+    add_size(&t, c);
+    if (key != NULL)
+        add_fact(&t, ink_text, "Key slice", "series %d, image %d", key->series_number,
+                 key->instance_number);
+    hp_report__phases(f, phases, sizeof phases);
+    add_fact(&t, ink_text, "Phases used", "%s", phases);
+    add_fact(&t, ink_text, "Candidates", "%d", f->candidate_count);
+    if (f->liver_ml > 0)
+        add_fact(&t, ink_text, "Liver volume", "%.0f mL", f->liver_ml);
+    add_warnings(&t, f, c);
 
     hp_paint_card(cr, r);
-    snprintf(line, sizeof line, "%ld%%", lround(100 * c->score));
-    fact(&t, ink_text, "Detection", line);
-    if (c->p_primary >= 0) {
-        snprintf(line, sizeof line, "%ld%%", lround(100 * c->p_primary));
-        fact(&t, ink_text, "Primary lesion", line);
+    step = fmin(40, (r.h - 40) / t.count);
+    y = r.y + 36;
+    for (int i = 0; i < t.count; i++, y += step) {
+        hp_paint_text(cr, r.x + pad, y, name_w - 8, 18, false, HP_LEFT, ink_dim, t.fact[i].name);
+        hp_paint_text(cr, r.x + pad + name_w, y, r.w - 2 * pad - name_w, 20, false, HP_LEFT,
+                      t.fact[i].ink, t.fact[i].value);
     }
-    if (c->long_axis_mm > 0) {
-        snprintf(line, sizeof line, "%.0f x %.0f mm, %.1f mL", c->long_axis_mm, c->short_axis_mm,
-                 c->volume_ml);
-        fact(&t, ink_text, "Size", line);
-    } else {
-        snprintf(line, sizeof line, "box %.0f x %.0f x %.0f mm",
-                 c->box_mm.hi[HP_X] - c->box_mm.lo[HP_X],
-                 c->box_mm.hi[HP_Y] - c->box_mm.lo[HP_Y],
-                 c->box_mm.hi[HP_Z] - c->box_mm.lo[HP_Z]);
-        fact(&t, ink_text, "Size", line);
-    }
-    if (key != NULL) {
-        snprintf(line, sizeof line, "series %d, image %d", key->series_number,
-                 key->instance_number);
-        fact(&t, ink_text, "Key slice", line);
-    }
-    hp_report__phases(f, line, sizeof line);
-    fact(&t, ink_text, "Phases used", line);
-    snprintf(line, sizeof line, "%d", f->candidate_count);
-    fact(&t, ink_text, "Candidates", line);
-    if (f->liver_ml > 0) {
-        snprintf(line, sizeof line, "%.0f mL", f->liver_ml);
-        fact(&t, ink_text, "Liver volume", line);
-    }
-    draw_quality(&t, f, c);
 }
 
 /* -- the key image -- */
@@ -252,7 +262,7 @@ static void draw_key_image(cairo_t *cr, const hp_report *r, int index)
         hp_panel_draw(cr,
                       (hp_rect){margin + p * (panel_side + gap), panel_y, panel_side, panel_side},
                       r, c, (hp_phase)p, &view);
-    hp_chart_classes(cr, (hp_rect){margin, low_y, 530, low_h}, f);
+    hp_chart_classes(cr, (hp_rect){margin, low_y, 530, low_h}, f, c);
     hp_chart_hu(cr, (hp_rect){margin + 546, low_y, 560, low_h}, f, c);
     draw_facts(cr, (hp_rect){margin + 1122, low_y, HP_SC_WIDTH - 2 * margin - 1122, low_h}, r, c);
     draw_bottom(cr, r);
@@ -301,22 +311,44 @@ static const char *note_headline(const hp_findings *f)
     }
 }
 
+/* The candidate that was not accepted is shown where it lies, so that a reader
+ * may disagree. */
+static void draw_note_panel(cairo_t *cr, const hp_report *r)
+{
+    const hp_candidate *c = &r->findings->candidates[0];
+    const double side = 560;
+    const hp_rect at = {HP_SC_WIDTH - 60 - side, top_h + 76, side, side};
+    const hp_view view = hp_panel_view(r, c);
+
+    hp_panel_draw(cr, at, r, c, HP_PHASE_V, &view);
+    hp_paint_text(cr, at.x, at.y + side + 62, side, 19, false, HP_LEFT, ink_warn,
+                  "Box: the candidate that was not accepted.");
+}
+
 hp_code hp_sc_write_note(const hp_report *r, const char *path, const char *png_path,
                          hp_uid *ret_sop_instance, hp_error *reterr)
 {
+    const hp_findings *f = r->findings;
+    const bool panel = f->outcome == HP_OUTCOME_NOT_ACCEPTED && f->candidate_count > 0 &&
+                       r->registered != NULL && r->registered[HP_PHASE_V] != NULL;
+    const double left = 60, text_w = HP_SC_WIDTH - 120 - (panel ? 600 : 0);
+    const double max_y = HP_SC_HEIGHT - bottom_h - 20;
     hp_report__note note;
     canvas c = {NULL, NULL};
-    double y = top_h + 56;
+    double y = top_h + 52;
     hp_code code;
 
     hp_report__write_note(r, &note);
     canvas_init(&c);
-    draw_top(c.cr, note_headline(r->findings), ink_text);
-    for (int i = 0; i < note.count; i++) {
-        hp_paint_text(c.cr, 120, y, 1300, 24, true, HP_LEFT, ink_liver, note.section[i].heading);
-        y = hp_paint_paragraph(c.cr, 120, y + 36, HP_SC_WIDTH - 240, HP_SC_HEIGHT - bottom_h - 24,
-                               22, ink_text, note.section[i].text);
-        y += 26;
+    draw_top(c.cr, note_headline(f), ink_text);
+    if (panel)
+        draw_note_panel(c.cr, r);
+    for (int i = 0; i < note.count && y < max_y; i++) {
+        hp_paint_text(c.cr, left, y, text_w, 23, true, HP_LEFT, ink_liver,
+                      note.section[i].heading);
+        y = hp_paint_paragraph(c.cr, left, y + 34, text_w, max_y, 20, ink_text,
+                               note.section[i].text);
+        y += 22;
     }
     draw_bottom(c.cr, r);
     code = canvas_write(&c, r, HP_RESULT_NOTE_PAGE, 0, NULL, 0,

@@ -21,48 +21,76 @@ static void draw_votes(cairo_t *cr, double x, double y, int votes, int voters, r
     }
 }
 
-void hp_chart_classes(cairo_t *cr, hp_rect r, const hp_findings *f)
+static const double pad = 18;
+
+/* Detect-only: what was found, since no class can be given. */
+static void draw_candidates(cairo_t *cr, hp_rect r, const hp_findings *f, const hp_candidate *c)
 {
-    const double pad = 18, label_w = 122, percent_w = 62;
+    double y = r.y + 148;
+
+    hp_paint_text(cr, r.x + pad, r.y + 34, r.w - 2 * pad, 21, true, HP_LEFT, ink_text,
+                  "Candidates, without a class");
+    hp_paint_paragraph(cr, r.x + pad, r.y + 70, r.w - 2 * pad, r.y + 110, 18, ink_dim,
+                       "A class is given only when every phase that the model needs is there.");
+    for (int i = 0; i < f->candidate_count && y < r.y + r.h - 12; i++, y += 32) {
+        const hp_candidate *k = &f->candidates[i];
+        rgb ink = k == c ? ink_lesion : ink_text;
+        char text[64];
+
+        snprintf(text, sizeof text, "L%d", i + 1);
+        hp_paint_text(cr, r.x + pad, y, 50, 19, k == c, HP_LEFT, ink, text);
+        hp_paint_fill(cr, (hp_rect){r.x + pad + 54, y - 15, 170, 18}, ink_back);
+        hp_paint_fill(cr, (hp_rect){r.x + pad + 54, y - 15, 170 * fmin(fmax(k->score, 0), 1), 18},
+                      k == c ? ink_lesion : ink_bar);
+        snprintf(text, sizeof text, "%ld%%", lround(100 * k->score));
+        hp_paint_text(cr, r.x + pad + 292, y, 60, 19, k == c, HP_RIGHT, ink, text);
+        snprintf(text, sizeof text, "%.0f x %.0f x %.0f mm",
+                 k->box_mm.hi[HP_X] - k->box_mm.lo[HP_X], k->box_mm.hi[HP_Y] - k->box_mm.lo[HP_Y],
+                 k->box_mm.hi[HP_Z] - k->box_mm.lo[HP_Z]);
+        hp_paint_text(cr, r.x + r.w - pad, y, 190, 18, false, HP_RIGHT, ink_dim, text);
+    }
+}
+
+static void draw_class(cairo_t *cr, hp_rect r, const hp_findings *f, int k, int voters)
+{
+    const double label_w = 122, percent_w = 62, votes_w = voters > 0 ? 20.0 * voters + 4 : 0;
+    const double bar_x = r.x + label_w, bar_w = r.w - label_w - percent_w - votes_w - 10;
+    const double p = fmin(fmax(f->probabilities[k], 0), 1), mid = r.y + r.h / 2;
+    const bool top = k == f->class_index;
+    const rgb ink = top ? ink_lesion : ink_bar;
+    char percent[16];
+
+    snprintf(percent, sizeof percent, "%ld%%", lround(100 * p));
+    hp_paint_text(cr, r.x, mid + 7, label_w - 10, 20, top, HP_LEFT, top ? ink_lesion : ink_text,
+                  f->classes[k].label);
+    hp_paint_fill(cr, (hp_rect){bar_x, mid - 14, bar_w, 28}, ink_back);
+    hp_paint_fill(cr, (hp_rect){bar_x, mid - 14, bar_w * p, 28}, ink);
+    hp_paint_text(cr, bar_x + bar_w + percent_w, mid + 7, percent_w, 20, top, HP_RIGHT, ink_text,
+                  percent);
+    draw_votes(cr, r.x + r.w - votes_w, mid, f->votes[k], voters, ink);
+}
+
+void hp_chart_classes(cairo_t *cr, hp_rect r, const hp_findings *f, const hp_candidate *c)
+{
     int voters = 0;
-    double row, y, votes_w, bar_x, bar_w;
+    double row;
 
     hp_paint_card(cr, r);
-    hp_paint_text(cr, r.x + pad, r.y + 34, r.w - 2 * pad, 21, true, HP_LEFT, ink_text,
-                  "Class probability");
-    for (int k = 0; k < f->class_count; k++)
-        voters += f->votes[k];
     if (f->class_index < 0 || f->class_count == 0) {
-        hp_paint_paragraph(cr, r.x + pad, r.y + 84, r.w - 2 * pad, r.y + r.h - pad, 19, ink_dim,
-                           "No class: the lesion was detected only.\nA class is given when all "
-                           "phases that the model needs are there.");
+        draw_candidates(cr, r, f, c);
         return;
     }
+    for (int k = 0; k < f->class_count; k++)
+        voters += f->votes[k];
     voters = voters > 9 ? 9 : voters;
-    votes_w = voters > 0 ? 20.0 * voters + 4 : 0;
-    bar_x = r.x + pad + label_w;
-    bar_w = r.w - 2 * pad - label_w - percent_w - votes_w - 10;
+    hp_paint_text(cr, r.x + pad, r.y + 34, r.w / 2, 21, true, HP_LEFT, ink_text,
+                  "Class probability");
     if (voters > 0)
         hp_paint_text(cr, r.x + r.w - pad, r.y + 34, 220, 18, false, HP_RIGHT, ink_dim,
                       "votes of the ensemble");
-    row = (r.h - 62) / f->class_count;
-    row = row > 70 ? 70 : row;
-    y = r.y + 62;
-    for (int k = 0; k < f->class_count; k++, y += row) {
-        bool top = k == f->class_index;
-        double p = fmin(fmax(f->probabilities[k], 0), 1), mid = y + row / 2 - 6;
-        rgb c = top ? ink_lesion : ink_bar;
-        char percent[16];
-
-        snprintf(percent, sizeof percent, "%ld%%", lround(100 * p));
-        hp_paint_text(cr, r.x + pad, mid + 7, label_w - 10, 20, top, HP_LEFT,
-                      top ? ink_lesion : ink_text, f->classes[k].label);
-        hp_paint_fill(cr, (hp_rect){bar_x, mid - 12, bar_w, 24}, ink_back);
-        hp_paint_fill(cr, (hp_rect){bar_x, mid - 12, bar_w * p, 24}, c);
-        hp_paint_text(cr, bar_x + bar_w + percent_w, mid + 7, percent_w, 20, top, HP_RIGHT,
-                      ink_text, percent);
-        draw_votes(cr, r.x + r.w - pad - votes_w, mid, f->votes[k], voters, c);
-    }
+    row = fmin((r.h - 62) / f->class_count, 76);
+    for (int k = 0; k < f->class_count; k++)
+        draw_class(cr, (hp_rect){r.x + pad, r.y + 52 + k * row, r.w - 2 * pad, row}, f, k, voters);
 }
 
 /* -- the enhancement curve -- */
@@ -195,7 +223,6 @@ static double draw_key(cairo_t *cr, double x, double y, rgb c, const char *name)
 
 void hp_chart_hu(cairo_t *cr, hp_rect r, const hp_findings *f, const hp_candidate *c)
 {
-    const double pad = 18;
     axis a = {.plot = {r.x + pad + 48, r.y + 62, r.w - 2 * pad - 48, r.h - 62 - 48}};
     double x;
 

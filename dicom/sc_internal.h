@@ -53,7 +53,8 @@ void hp_panel_draw(cairo_t *cr, hp_rect r, const hp_report *report, const hp_can
                    hp_phase phase, const hp_view *view);
 
 /* sc_chart.c */
-void hp_chart_classes(cairo_t *cr, hp_rect r, const hp_findings *f);
+/* Bars and votes; without a class the list of candidates, `c` marked. */
+void hp_chart_classes(cairo_t *cr, hp_rect r, const hp_findings *f, const hp_candidate *c);
 void hp_chart_hu(cairo_t *cr, hp_rect r, const hp_findings *f, const hp_candidate *c);
 
 #endif

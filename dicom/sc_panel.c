@@ -251,7 +251,8 @@ static void draw_title(cairo_t *cr, const hp_rect *r, const hp_report *report, h
     char title[40], source[64] = "";
     double w;
 
-    snprintf(title, sizeof title, "%s", hp_phase_title(phase));
+    snprintf(title, sizeof title, "%s%s", phase == HP_PHASE_V ? "portal " : "",
+             hp_phase_title(phase));
     if (title[0] >= 'a' && title[0] <= 'z')
         title[0] = (char)(title[0] - 'a' + 'A');
     if (s != NULL && s->frame > 0)
@@ -284,7 +285,7 @@ static void draw_values(cairo_t *cr, const hp_rect *r, const hp_candidate *c, hp
     x = draw_value(cr, x, y, ink_lesion, "lesion", c->hu_lesion[phase]);
     x = draw_value(cr, x, y, ink_liver, "liver", c->hu_liver[phase]);
     if (isfinite(d)) {
-        snprintf(diff, sizeof diff, "%+ld", lround(d));
+        snprintf(diff, sizeof diff, "diff %+ld", lround(d));
         hp_paint_text(cr, r->x + r->w, y, r->x + r->w - x, 19, true, HP_RIGHT, ink_text, diff);
     }
 }

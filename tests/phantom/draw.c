@@ -33,7 +33,7 @@ void hp_ph__draw_body(hp_phantom *p)
     double a = num_clamp(num_lognormal(&r, 176, .13), 140, 240);
     double fat = num_clamp((a - 135) * num_in(&r, .1, .55) + num_in(&r, 2, 12), 4, 60);
     double b = num_clamp(a * num_in(&r, .62, .78), 95, 176);
-    double wall = num_in(&r, 9, 15);
+    double wall = num_in(&r, 11, 21);
     double fl = fat * num_in(&r, .5, .8), fa = fat * num_in(&r, .6, 1), fp = fat * num_in(&r, .5, .9) + 2;
     p->a = (float)a;
     p->b = (float)b;
@@ -46,8 +46,10 @@ void hp_ph__draw_body(hp_phantom *p)
     p->yi = (float)((fa - fp) / 2);
     p->dome_h = (float)num_in(&r, 95, 135);
     double drop = num_in(&r, 8, 30);
-    p->dome[0] = hp_ph__ell(-.5 * p->ai, p->yi - .1 * p->bi, -p->dome_h, .57 * p->ai, .9 * p->bi, p->dome_h, 0, 0);
-    p->dome[1] = hp_ph__ell(.5 * p->ai, p->yi - .06 * p->bi, -p->dome_h - drop, .57 * p->ai, .92 * p->bi, p->dome_h, 0, 0);
+    p->dome[0] = hp_ph__ell(-.5 * p->ai, p->yi - .1 * p->bi, -p->dome_h, .6 * p->ai, 1.02 * p->bi, p->dome_h, 0, 0);
+    p->dome[1] = hp_ph__ell(.5 * p->ai, p->yi - .08 * p->bi, -p->dome_h - drop, .6 * p->ai, 1.02 * p->bi, p->dome_h, 0, 0);
+    /* the middle, on which the heart lies */
+    p->dome[2] = hp_ph__ell(.04 * p->ai, p->yi - .3 * p->bi, -p->dome_h - drop - num_in(&r, 4, 14), .6 * p->ai, .8 * p->bi, p->dome_h, 0, 0);
 
     double hx = p->ai * num_in(&r, .12, .26), hy = p->yi - p->bi * num_in(&r, .3, .42), hz = num_in(&r, 8, 26);
     double hs = num_in(&r, .85, 1.15);
@@ -58,7 +60,7 @@ void hp_ph__draw_body(hp_phantom *p)
     p->atrium = hp_ph__ell(hx - 34, hy + 16, hz + 14, 24, 23, 30, 0, 0);
     p->spine_r[0] = (float)num_in(&r, 19, 25);
     p->spine_r[1] = (float)num_in(&r, 14.5, 19);
-    p->spine_y = (float)(p->yi + p->bi + wall * .8 - num_in(&r, 40, 52));
+    p->spine_y = (float)(p->yi + p->bi + wall * .8 - num_in(&r, 50, 62));
     p->spine_z0 = (float)num_in(&r, 0, 34);
     p->disc_mm = (float)num_in(&r, 30, 37);
     p->mediastinum = hp_ph__ell(2, (p->spine_y + hy) / 2, 40, 30, (p->spine_y - hy) * .62, 110, 0, 0);
@@ -99,8 +101,8 @@ static void shape_liver(hp_phantom *p, const struct liver_draw *d, double s)
 {
     const double a = p->ai, b = p->bi, y = p->yi;
     double s1 = s < 1.25 ? s : 1.25; /* sideways it cannot outgrow the body */
-    p->lobe[0] = hp_ph__ell(-.5 * a, y + d->right_y * b, -84 * s, .53 * a * s1, .93 * b * s1, 92 * s, 0, .12);
-    p->lobe[1] = hp_ph__ell(-.62 * a, y + .1 * b, -84 * s - 52 * d->riedel * s, .36 * a * s1, .6 * b * s1, 78 * d->riedel * s, 0, .1);
+    p->lobe[0] = hp_ph__ell(-.54 * a, y + d->right_y * b, -70 * s, .6 * a * (.75 + .25 * s1), 1.08 * b * (.75 + .25 * s1), 84 * s, 0, .12);
+    p->lobe[1] = hp_ph__ell(-.7 * a, y + .1 * b, -84 * s - 50 * d->riedel * s, .4 * a * s1, .74 * b * s1, 76 * d->riedel * s, 0, .1);
     double l = d->left_mm < .95 * a ? d->left_mm : .95 * a;
     p->lobe[2] = hp_ph__ell((l - .42 * a) / 2, y - .42 * b, -d->left_high, (l + .42 * a) / 2, d->left_thick * b, 50 * s, d->tilt, .12);
     p->lobe[3] = hp_ph__ell(-.1 * a, y + .2 * b, -72 * s, 21 * d->caudate, 18 * d->caudate, 30 * d->caudate, 0, 0);
@@ -185,7 +187,7 @@ static void draw_colon(hp_phantom *p, num_rng *r)
         {-.35, -.55, low - 6}, {-.18, -.64, low - 14}, {0, -.68, low - 18}, {.18, -.66, low - 10}, {.34, -.58, low},
         {.5, -.44, low + 18}, {.64, -.22, low + 38}, {.74, .02, low + 46}, {.74, .2, low + 20}, {.74, .26, low - 12}};
     for (int i = 0; i < 15; i++) {
-        double q = num_in(r, 13, 25), k = num_u01(r);
+        double q = num_in(r, 15, 30), k = num_u01(r);
         double gas = k < .3 ? num_in(r, .7, 1) : k < .7 ? num_in(r, .2, .6) : 0;
         double hu = fill < .3 ? num_in(r, 200, 400) : num_in(r, 10, 70);
         add_gut(p, hp_ph__ell(path[i][0] * a + num_in(r, -8, 8), y + path[i][1] * b + num_in(r, -8, 8),
@@ -199,8 +201,8 @@ static void draw_small_bowel(hp_phantom *p, num_rng *r)
 {
     const double a = p->ai, b = p->bi, y = p->yi;
     double oral = num_chance(r, .25) ? num_in(r, 150, 350) : 0;
-    for (int i = 0; i < 30; i++) {
-        double q = num_in(r, 9, 17);
+    for (int i = 0; i < 38; i++) {
+        double q = num_in(r, 10, 18);
         double hu = oral > 0 && num_chance(r, .6) ? oral : num_in(r, 5, 45);
         add_gut(p, hp_ph__ell(num_in(r, -.45, .6) * a, y + num_in(r, -.6, .1) * b, num_in(r, -280, -140), q * num_in(r, 1, 2.4), q,
                               q * num_in(r, .9, 1.3), num_in(r, -1.5, 1.5), num_in(r, -.6, .6)),

@@ -384,8 +384,4 @@ void hp_ph__draw_lesions(hp_phantom *p)
     primaries(p);
     if (!p->opt.no_distractors)
         distractors(p);
-    p->truth.largest_primary = 0;
-    for (int k = 1; k < p->truth.n_lesions; k++)
-        if (p->truth.lesion[k].primary && p->truth.lesion[k].diameter_mm > p->truth.lesion[p->truth.largest_primary].diameter_mm)
-            p->truth.largest_primary = k;
 }

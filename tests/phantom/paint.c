@@ -45,15 +45,15 @@ static void paint_ribs(const hp_phantom *p, int ph, hp_row *r, int a, int b)
     const float ib = 1 / p->bi, ia = 1 / p->ai, v = (r->y - p->yi) * ib, w = r->w, ip = 1 / p->rib_pitch;
     const float cort = p->mat[ph][MAT_CORTICAL], mar = p->mat[ph][MAT_MARROW], cart = p->mat[ph][MAT_CARTILAGE];
     for (int i = a; i < b; i++) {
-        float dr = r->din[i] - 4.8f;
+        float dr = r->din[i] - 5.5f;
         if (dr > 7 || dr < -7)
             continue;
         float u = r->x[i] * ia;
-        float g = .5f - .5f * v / sqrtf(u * u + v * v + 1e-4f);
+        float g = sqrtf(.5f - .5f * v / sqrtf(u * u + v * v + 1e-4f)); /* sin(angle/2) */
         float t = (r->z + p->rib_drop * g - p->rib_z0) * ip;
         float k = (float)(int)(t + 1000.5f) - 1000;
         float zr = p->rib_z0 + k * p->rib_pitch;
-        if (zr < -185 || g > .42f + (zr + 185) * .0042f || g > .97f)
+        if (zr < -185 || g > .62f + (zr + 185) * .0034f || g > .985f)
             continue;
         float dz = (t - k) * p->rib_pitch * .8f;
         float d = (sqrtf(dr * dr * .055f + dz * dz * .026f) - 1) * 4.6f;
@@ -61,7 +61,7 @@ static void paint_ribs(const hp_phantom *p, int ph, hp_row *r, int a, int b)
         if (c <= 0)
             continue;
         float in = clamp01((-d - 1.6f) / w + .5f);
-        float hu = g > .8f ? cart : cort + in * (mar * .9f - cort);
+        float hu = g > .88f ? cart : cort + in * (mar * .9f - cort);
         r->hu[i] += c * (hu - r->hu[i]);
     }
 }
@@ -72,6 +72,9 @@ static void paint_trunk(const hp_phantom *p, int ph, hp_row *r)
         return;
     const float *mat = p->mat[ph];
     hp_ph__squircle(r, p->a, p->b, p->c4, 0, r->t1);
+    for (int i = 0; i < r->n; i++)
+        if (fabsf(r->t1[i]) < 16) /* nobody is an ellipse */
+            r->t1[i] += 3.2f * hp_ph__tile(p->tile_t, r->x[i] * .028f, r->y * .028f, r->z * .014f);
     blend(r->hu, r->t1, 0, r->n, r->w, 15); /* skin */
     for (int i = 0; i < r->n; i++)
         r->t1[i] += 1.8f;
@@ -79,6 +82,9 @@ static void paint_trunk(const hp_phantom *p, int ph, hp_row *r)
     if (r->i0 >= r->i1 && (r->y < p->yi - p->bw || r->y > p->yi + p->bw))
         return;
     hp_ph__squircle(r, p->aw, p->bw, p->ci, p->yi, r->t2);
+    for (int i = 0; i < r->n; i++)
+        if (fabsf(r->t2[i]) < 14)
+            r->t2[i] += 2.6f * hp_ph__tile(p->tile_u, r->x[i] * .04f, r->y * .04f, r->z * .02f);
     for (int i = 0; i < r->n; i++)
         r->t2[i] = r->t2[i] > r->t1[i] + 1 ? r->t2[i] : r->t1[i] + 1;
     int a = 0, b = r->n;
@@ -99,15 +105,6 @@ static void paint_trunk(const hp_phantom *p, int ph, hp_row *r)
         }
         r->hu[i] += c * (m - r->hu[i]);
     }
-    /* long muscles of the back */
-    for (int s = -1; s <= 1; s += 2) {
-        float y = (r->y - p->spine_y - 27) / 20;
-        for (int i = a; i < b && fabsf(y) < 1.3f; i++) {
-            float x = (r->x[i] - 33 * (float)s) / 30, d = (sqrtf(x * x + y * y) - 1) * 20;
-            if (r->t1[i] < -2)
-                r->hu[i] += clamp01(.5f - d / w) * (mus - r->hu[i]);
-        }
-    }
 }
 
 /* Fat below the diaphragm, lung above. */
@@ -122,8 +119,8 @@ static void paint_cavity(const hp_phantom *p, int ph, hp_row *r)
         float up = clamp01(.5f + r->ddia[i] * iw), hu = fat;
         if (up > 0) {
             float l = lung;
-            float t = hp_ph__tile(p->tile_u, r->px[i] * .22f, r->py[i] * .22f, r->pz[i] * .12f);
-            l += t > 1.7f ? (t - 1.7f) * 900 : t * 20;
+            float t = hp_ph__tile(p->tile_u, r->px[i] * .42f, r->py[i] * .42f, r->pz[i] * .2f);
+            l += t > 1.9f ? (t - 1.9f) * 1500 : t * 16;
             l = l > 60 ? 60 : l;
             if (p->has_effusion && r->y > p->effusion_y[r->x[i] > 0])
                 l = mat[MAT_ASCITES];
@@ -435,15 +432,22 @@ static void paint_spine(const hp_phantom *p, int ph, hp_row *r)
 {
     const float y0 = p->spine_y, *mat = p->mat[ph], w = r->w;
     float y = r->y - y0;
-    if (y < -p->spine_r[1] - 4 || y > 62)
+    if (y < -p->spine_r[1] - 4 || y > 58)
         return;
     float t = (r->z - p->spine_z0) / p->disc_mm, k = t - (float)(int)(t + 1000) + 1000;
     float to_disc = (k < .5f ? k : 1 - k) * p->disc_mm - 3.5f; /* > 0: in the vertebra */
     float bone = clamp01(.5f + to_disc / (w + .5f)), arch = clamp01(.5f + (to_disc - 3) / w);
     float iy = 1 / p->spine_r[1], ix = 1 / p->spine_r[0], v = y * iy;
-    int a = (int)((-60 - r->x0) / r->dx), b = (int)((60 - r->x0) / r->dx) + 2;
+    int a = (int)((-72 - r->x0) / r->dx), b = (int)((72 - r->x0) / r->dx) + 2;
     a = a < 0 ? 0 : a;
     b = b > r->n ? r->n : b;
+    float by = (y - 34) * (1 / 17.f), limit = p->yi + p->bw - 1; /* long muscles of the back */
+    if (by < 1.2f && by > -1.2f && r->y < limit)
+        for (int i = a; i < b; i++) {
+            float x = (fabsf(r->x[i]) - 32) * (1 / 31.f), d = (sqrtf(x * x + by * by) - 1) * 17;
+            float f = clamp01((hp_ph__tile(p->tile_u, r->x[i] * .2f, r->y * .2f, r->z * .05f) - .9f) * 1.4f);
+            r->hu[i] += clamp01(.5f - d / w) * (mat[MAT_MUSCLE] + f * .6f * (mat[MAT_FAT] - mat[MAT_MUSCLE]) - r->hu[i]);
+        }
     for (int i = a; i < b; i++) {
         float x = r->x[i], ax = fabsf(x), u = x * ix;
         float d = (sqrtf(u * u + v * v) - 1) * p->spine_r[1];
@@ -458,7 +462,7 @@ static void paint_spine(const hp_phantom *p, int ph, hp_row *r)
         /* canal, arch, spinous and transverse processes */
         float cy = y - p->spine_r[1] - 9, q = sqrtf(x * x * .8f + cy * cy);
         float ring = fabsf(q - 12.5f) - 3.2f;
-        float spin = ax - 2.6f > 0 ? ax - 2.6f : 0, sl = cy < 12 ? 12 - cy : cy > 32 ? cy - 32 : 0;
+        float spin = ax - 2.6f > 0 ? ax - 2.6f : 0, sl = cy < 12 ? 12 - cy : cy > 25 ? cy - 25 : 0;
         spin = sqrtf(spin * spin + sl * sl) - 2;
         float tl = ax < 12 ? 12 - ax : ax > 36 ? ax - 36 : 0, ty = cy - 2 - ax * .18f;
         float trans = sqrtf(tl * tl + ty * ty) - 4;

@@ -212,9 +212,10 @@ static bool measure(hp_phantom *p)
         /* A coarse look first: the warp may have moved it by 20 mm. */
         double coarse = num_clamp(l->diameter_mm / 6, 1.2, 8);
         if (!scan(p, lo, hi, coarse, 2 + k, &b, r)) {
-            for (int c = 0; c < 3; c++)
-                l->lo_mm[c] = l->hi_mm[c] = l->centre_mm[c] = p->les[k].e.c[c] + p->frame_mm[c];
-            l->focal = false;
+            t->n_lesions--;
+            memmove(&p->les[k], &p->les[k + 1], sizeof(p->les[0]) * (size_t)(t->n_lesions - k));
+            memmove(l, l + 1, sizeof(*l) * (size_t)(t->n_lesions - k));
+            k--;
             continue;
         }
         for (int c = 0; c < 3; c++) {
@@ -229,6 +230,10 @@ static bool measure(hp_phantom *p)
         }
     }
     free(r);
+    t->largest_primary = 0;
+    for (int k = 1; k < t->n_lesions; k++)
+        if (t->lesion[k].primary && t->lesion[k].diameter_mm > t->lesion[t->largest_primary].diameter_mm)
+            t->largest_primary = k;
     return true;
 }
 

@@ -85,7 +85,7 @@ typedef struct hp_ph_lesion {
     float spot_hu;               /* lipiodol: bright speckles */
 } hp_ph_lesion;
 
-enum { MAX_TUBES = 420, MAX_GUT = 56, MAX_PANCREAS = 6 };
+enum { MAX_TUBES = 420, MAX_GUT = 64, MAX_PANCREAS = 6 };
 
 struct hp_phantom {
     hp_phantom_options opt;
@@ -111,7 +111,7 @@ struct hp_phantom {
     float aw, bw;               /* muscle's outer surface */
     float ai, bi, ci, yi;       /* cavity; its centre's y */
     float dome_h;
-    hp_ell dome[2];
+    hp_ell dome[3];
     float heart_fat;
     hp_ell heart, ventricle_l, ventricle_r, atrium, mediastinum;
     float spine_y, spine_r[2], spine_z0, disc_mm;

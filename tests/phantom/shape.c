@@ -203,23 +203,18 @@ void hp_ph__squircle(const hp_row *r, float a, float b, float c, float cy, float
 
 static void domes(const hp_phantom *p, hp_row *r)
 {
-    const hp_ell *a = &p->dome[0], *b = &p->dome[1];
-    const float ia[3] = {a->m[0], a->m[4], a->m[8]}, ib[3] = {b->m[0], b->m[4], b->m[8]};
-    for (int i = r->i0; i < r->i1; i++) {
-        float d[2];
-        const hp_ell *e = a;
-        const float *s = ia;
-        for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 3; k++) {
+        const hp_ell *e = &p->dome[k];
+        const float s[3] = {e->m[0], e->m[4], e->m[8]};
+        for (int i = r->i0; i < r->i1; i++) {
             float ux = (r->px[i] - e->c[0]) * s[0], uy = (r->py[i] - e->c[1]) * s[1];
             float uz = (r->pz[i] - e->c[2]) * s[2];
             uz = uz > 0 ? uz : 0; /* a cylinder below the equator */
             float q = sqrtf(ux * ux + uy * uy + uz * uz) + 1e-4f;
             float g = sqrtf(sqf(ux * s[0]) + sqf(uy * s[1]) + sqf(uz * s[2])) + 1e-6f;
-            d[k] = (q - 1) * q / g;
-            e = b;
-            s = ib;
+            float d = (q - 1) * q / g;
+            r->ddia[i] = k ? smin(r->ddia[i], d, 30) : d;
         }
-        r->ddia[i] = smin(d[0], d[1], 30);
     }
 }
 

@@ -37,7 +37,7 @@ static void grow(hp_phantom *p, num_rng *r, const double from[3], const double d
     double len = (depth ? 14 + 30 * num_u01(r) : 20) * (.6 + radius / 8);
     int steps = 3;
     for (int s = 0; s < steps; s++) {
-        double to[3], thin = radius * .93;
+        double to[3], thin = radius * .955;
         for (int c = 0; c < 3; c++) {
             d[c] += .22 * num_gauss(r) * .6;
         }
@@ -51,7 +51,7 @@ static void grow(hp_phantom *p, num_rng *r, const double from[3], const double d
         memcpy(at, to, sizeof(at));
         radius = thin;
     }
-    if (radius < 1.0 || depth > 6)
+    if (radius < .9 || depth > 7)
         return;
     double axis[3] = {num_gauss(r), num_gauss(r), num_gauss(r)}, share = num_in(r, .3, .7);
     for (int k = 0; k < 2; k++) {
@@ -61,7 +61,7 @@ static void grow(hp_phantom *p, num_rng *r, const double from[3], const double d
         normalise(e);
         /* Murray: the cubes of the radii add up. */
         double s = k ? 1 - share : share;
-        double rr = radius * (s < .5 ? .72 + .14 * (s - .3) / .2 : .86 + .07 * (s - .5) / .2);
+        double rr = radius * (s < .5 ? .66 + .14 * (s - .3) / .2 : .8 + .1 * (s - .5) / .2);
         grow(p, r, at, e, rr, depth + 1, mat);
     }
 }
@@ -105,7 +105,7 @@ void hp_ph__draw_vessels(hp_phantom *p)
     double smv[3][3] = {{-4, y - .02 * b, -270}, {-4, y, -190}, {conf[0], conf[1], conf[2]}};
     double trunk[3][3] = {{conf[0], conf[1], conf[2]}, {(conf[0] + hil[0]) / 2, (conf[1] + hil[1]) / 2 + 3, (conf[2] + hil[2]) / 2}, {hil[0], hil[1], hil[2]}};
     double splenic[4][3] = {{conf[0], conf[1], conf[2]}, {.15 * a, y + .1 * b, -118}, {.38 * a, y + .22 * b, -104}, {p->spleen.c[0] - 22, p->spleen.c[1] - 6, p->spleen.c[2] - 6}};
-    double pr = num_in(&r, 5.5, 8.5);
+    double pr = num_in(&r, 6, 9);
     chain(p, 3, smv, 4.5, 5, MAT_PORTAL);
     chain(p, 4, splenic, 5, 3.5, MAT_PORTAL);
     chain(p, 3, trunk, pr, pr, MAT_PORTAL);
@@ -124,12 +124,12 @@ void hp_ph__draw_vessels(hp_phantom *p)
     for (int k = 0; k < 6; k++) {
         double d[3] = {dir[k][0], dir[k][1], dir[k][2]};
         normalise(d);
-        grow(p, &r, k == 3 ? left : right, d, pr * (k < 4 ? .6 : .42), 1, MAT_PORTAL);
+        grow(p, &r, k == 3 ? left : right, d, pr * (k < 4 ? .68 : .5), 1, MAT_PORTAL);
     }
     /* Hepatic veins: three trunks from under the dome. */
     double join[3] = {ix - 7, ivcy - 6, -28};
     double vdir[4][3] = {{-.9, -.05, -.35}, {-.45, -.75, -.35}, {.25, -.85, -.3}, {-.6, .3, -.7}};
-    double hr = num_in(&r, 3.6, 5.4);
+    double hr = num_in(&r, 4.2, 6.2);
     for (int k = 0; k < 4; k++) {
         double d[3] = {vdir[k][0] + .1 * num_gauss(&r), vdir[k][1] + .1 * num_gauss(&r), vdir[k][2] + .1 * num_gauss(&r)}, to[3];
         normalise(d);

@@ -345,8 +345,10 @@ static hp_code liver_part(const hp_phantom *p, uint64_t seed, const char *path,
         r = hp_prepare_render(p, phase, &g, hu + (size_t)phase * n, reterr);
         if (r == HP_OK)
             r = hp_phantom_labels(p, phase, &g, label, reterr);
+        /* Liver below the last slice is no liver to the network: it sees padding. */
         for (size_t i = 0; i < n && r == HP_OK; i++)
-            mask[i] |= (uint8_t)((label[i] > 0) << phase);
+            if (label[i] > 0 && hu[(size_t)phase * n + i] != HP_PAD_HU)
+                mask[i] |= (uint8_t)(1 << phase);
     }
     if (r == HP_OK) {
         float mm[3] = {(float)LIVER_MM[0], (float)LIVER_MM[1], (float)LIVER_MM[2]};

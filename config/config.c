@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
 #include "base/number.h"
@@ -420,8 +419,8 @@ static const key INTAKE[] = {
     {"max_associations", INT, AT(hp_config, intake.max_associations), 1, 4096, NULL, NULL},
     {"max_associations_per_peer", INT, AT(hp_config, intake.max_associations_per_peer), 1,
      4096, NULL, NULL},
-    {"max_object", BYTES, AT(hp_config, intake.max_object_bytes), 65536, 1e12, NULL, NULL},
-    {"disk_reserve", BYTES, AT(hp_config, intake.disk_reserve_bytes), 0, 1e15, NULL, NULL},
+    {"max_object_bytes", BYTES, AT(hp_config, intake.max_object_bytes), 65536, 1e12, NULL, NULL},
+    {"disk_reserve_bytes", BYTES, AT(hp_config, intake.disk_reserve_bytes), 0, 1e15, NULL, NULL},
     {"artim_s", INT, AT(hp_config, intake.artim_s), 1, 600, NULL, NULL},
     {"progress_s", INT, AT(hp_config, intake.progress_s), 1, 3600, NULL, NULL},
     {"idle_s", INT, AT(hp_config, intake.idle_s), 1, 86400, NULL, NULL},
@@ -604,8 +603,7 @@ const hp_config_peer *hp_config_find_peer(const hp_config *c, const char *name)
     return NULL;
 }
 
-/* ---- who may come in ---- */
-
+/* "10.1.2.3", "fd00::/8": intake matches, here only typing errors are found. */
 static bool prefix_of(const char *text, int *ret_family, uint8_t ret_bytes[16],
                       int *ret_bits)
 {
@@ -625,37 +623,4 @@ static bool prefix_of(const char *text, int *ret_family, uint8_t ret_bytes[16],
         return false;
     *ret_bits = (int)bits;
     return true;
-}
-
-static bool same_prefix(const uint8_t *a, const uint8_t *b, int bits)
-{
-    int whole = bits / 8, rest = bits % 8;
-    uint8_t mask = (uint8_t)(0xff00 >> rest);
-
-    return memcmp(a, b, (size_t)whole) == 0 &&
-           (rest == 0 || (a[whole] & mask) == (b[whole] & mask));
-}
-
-bool hp_config_allows(const hp_config *c, const char *ae_title, const char *address)
-{
-    uint8_t theirs[16], ours[16];
-    int family, bits, our_family, our_bits;
-
-    /* A v4 peer on a v6 socket comes as ::ffff:a.b.c.d. */
-    if (strncasecmp(address, "::ffff:", 7) == 0 && strchr(address, '.') != NULL)
-        address += 7;
-    if (!prefix_of(address, &family, theirs, &bits))
-        return false;
-    for (int i = 0; i < c->intake.allow_count; i++) {
-        const hp_config_allow *a = &c->intake.allow[i];
-
-        if (strcmp(a->ae_title, "*") != 0 && strcmp(a->ae_title, ae_title) != 0)
-            continue;
-        if (strcmp(a->address, "*") == 0)
-            return true;
-        if (prefix_of(a->address, &our_family, ours, &our_bits) && our_family == family &&
-            same_prefix(ours, theirs, our_bits))
-            return true;
-    }
-    return false;
 }

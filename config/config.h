@@ -107,8 +107,6 @@ void hp_config_free(hp_config *c);
 HP_AUTO_DEFINE(hp_config, hp_config_free)
 
 const hp_config_peer *hp_config_find_peer(const hp_config *c, const char *name);
-/* May this AE title from this numeric address open an association? */
-bool hp_config_allows(const hp_config *c, const char *ae_title, const char *address);
 
 #ifdef __cplusplus
 }

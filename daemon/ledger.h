@@ -46,10 +46,14 @@ void hp_ledger_call(hp_ledger *l, hp_ledger_fn fn, hp_ledger_done_cb done, void 
 /* An association begins (+1) or ends (-1) to carry a study: readiness waits
  * for it, inside max_wait_s. Count each pair of association and study once. */
 void hp_ledger_association(hp_ledger *l, const char *study_uid, int change);
-bool hp_ledger_study_open(const hp_ledger *l, const char *study_uid);
-/* A refused object, for the record (no wait, no answer). */
-void hp_ledger_refused(hp_ledger *l, const char *study_uid, unsigned status,
-                       const char *why);
+/* The studies that open associations carry, copied: what a call on the thread
+ * may look at. Yours to free(); *ret_count may be 0. NULL: none, or no memory
+ * (then nothing is held back). */
+hp_uid *hp_ledger_open_studies(const hp_ledger *l, size_t *ret_count);
+/* Something was refused at the door: an event, without an answer. Only so many a
+ * minute are kept, for a peer must not fill the ledger; the log has them all. */
+void hp_ledger_refused(hp_ledger *l, const char *study_uid, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Called on the loop after a group with at least one new CT instance: the
  * scheduler's bell. */

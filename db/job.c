@@ -254,6 +254,29 @@ hp_code hp_job__receiving(hp_db *db, int64_t study, int *ret_revision, hp_error 
     return r;
 }
 
+hp_code hp_job_known_sets(hp_db *db, int64_t study_id, json_t **ret, hp_error *reterr)
+{
+    hp_auto(hp_rows) *rows = NULL;
+    hp_auto(json_t) *list = json_array();
+    hp_code r = hp_db__query(db, &rows, reterr,
+                             "SELECT input_digest, bundle_sha256 FROM result_set WHERE "
+                             "study = ? ORDER BY id DESC LIMIT 32",
+                             "i", study_id);
+
+    while (r == HP_OK) {
+        r = hp_db__next(db, rows, reterr);
+        if (r == HP_OK)
+            json_array_append_new(list, json_pack("{ss,ss}", "input_digest",
+                                                  hp_rows_t(rows, 0), "bundle_sha256",
+                                                  hp_rows_t(rows, 1)));
+    }
+    if (r == HP_E_EMPTY) {
+        *ret = hp_steal(&list);
+        return HP_OK;
+    }
+    return r;
+}
+
 /* ---- the waiting studies ---- */
 
 enum { ADVANCE_MAX = 256 }; /* jobs looked at in one go; the rest comes next time */
@@ -357,7 +380,7 @@ hp_code hp_job_advance(hp_db *db, const hp_readiness *rule, hp_study_open_fn ope
         w[i].arrival.association_open = open != NULL && open(w[i].study_uid.text, payload);
         ready = hp_study_ready(&w[i].arrival, rule, now, &at);
         if (ready == HP_READY_LOOK) {
-            if (!w[i].looking && look.job == 0)
+            if (!w[i].looking && look.job == 0 && ret_look != NULL)
                 r = ask_for_look(db, &w[i], &look, reterr);
             else if (!w[i].looking)
                 again = now + 1000 < again ? now + 1000 : again; /* one at a time */
@@ -375,7 +398,8 @@ hp_code hp_job_advance(hp_db *db, const hp_readiness *rule, hp_study_open_fn ope
     if (r != HP_OK)
         return hp_wrap(reterr, r, "deciding which studies are ready");
     *ret_moved = moved;
-    *ret_look = look;
+    if (ret_look != NULL)
+        *ret_look = look;
     *ret_again_ms = count == ADVANCE_MAX ? now : again;
     return HP_OK;
 }

@@ -95,6 +95,10 @@ hp_code hp_job_move(hp_db *db, hp_job *job, hp_job_state to, const char *reason_
  * failed here and never claimed. */
 hp_code hp_job_claim(hp_db *db, hp_job **ret_job, hp_error *reterr);
 
+/* What was built for this study so far, newest first: [{"input_digest",
+ * "bundle_sha256"}]. A worker that meets one of them need not build anything. */
+hp_code hp_job_known_sets(hp_db *db, int64_t study_id, json_t **ret, hp_error *reterr);
+
 /* ---- the waiting studies ---- */
 
 /* One call per receiving job. `open`: does an association carry the study? */
@@ -107,7 +111,7 @@ typedef struct hp_look {
 
 /* Moves every receiving job that the rule calls ready; says when to ask again
  * (monotonic; INT64_MAX: on news only) and names one job that should be looked
- * at (ret_look->job 0: none). */
+ * at (ret_look->job 0: none; ret_look NULL: not now, one is under way). */
 hp_code hp_job_advance(hp_db *db, const hp_readiness *rule, hp_study_open_fn open,
                        void *payload, int *ret_moved, hp_look *ret_look,
                        int64_t *ret_again_ms, hp_error *reterr);

@@ -190,19 +190,23 @@ hp_code hp_study_count(hp_db *db, const hp_instance *in, hp_disposition d,
     return r;
 }
 
-hp_code hp_study_refused(hp_db *db, const char *study_uid, unsigned status,
-                         const char *why, hp_error *reterr)
+hp_code hp_study_refused(hp_db *db, const char *study_uid, const char *words,
+                         hp_error *reterr)
 {
-    int64_t study;
-    hp_code r = hp_db__number(db, 0, &study, reterr,
-                              "SELECT id FROM study WHERE study_uid = ?", "t", study_uid);
+    hp_auto(hp_tx) *tx = NULL;
+    int64_t study = 0;
+    hp_code r = hp_tx_begin(db, &tx, reterr);
 
+    if (r == HP_OK && *study_uid != '\0')
+        r = hp_db__number(db, 0, &study, reterr, "SELECT id FROM study WHERE study_uid = ?",
+                          "t", study_uid);
     if (r == HP_OK && study != 0)
-        r = hp_db__run(db, reterr,
-                       "UPDATE study SET refused = refused + 1 WHERE id = ?", "i", study);
+        r = hp_db__run(db, reterr, "UPDATE study SET refused = refused + 1 WHERE id = ?",
+                       "i", study);
     if (r == HP_OK)
-        r = hp_event_add(db, study, 0, "refused", reterr, "object refused, status %04XH: %s",
-                         status, why);
+        r = hp_event_add(db, study, 0, "refused", reterr, "%s", words);
+    if (r == HP_OK)
+        r = hp_tx_commit(tx, reterr);
     return r;
 }
 

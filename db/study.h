@@ -42,10 +42,10 @@ hp_code hp_study_add(hp_db *db, const hp_instance *in, hp_error *reterr);
  * or an echo, writes the event. `name`: the file in quarantine/, or NULL. */
 hp_code hp_study_count(hp_db *db, const hp_instance *in, hp_disposition d,
                        const char *name, hp_error *reterr);
-/* A refused object, for the record of the study it would have joined (if the
- * study is known): status is what the peer was answered. */
-hp_code hp_study_refused(hp_db *db, const char *study_uid, unsigned status,
-                         const char *why, hp_error *reterr);
+/* Something was refused at the door: an event, of the study it would have joined
+ * when we know that one. `words` are ours. */
+hp_code hp_study_refused(hp_db *db, const char *study_uid, const char *words,
+                         hp_error *reterr);
 
 /* ---- readiness ---- */
 

@@ -1,0 +1,276 @@
+/* Recovery at start-up.
+ *
+ * DESIGN Names in the spool and names in the ledger are walked side by side in
+ * byte order, so that a million files cost two sorted lists and no look-ups.
+ */
+#include "daemon/recovery.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "db/job.h"
+#include "db/outbox.h"
+#include "dicom/spool.h"
+
+typedef struct names {
+    char **item;
+    size_t count, cap;
+} names;
+
+static void names_done(names *n)
+{
+    for (size_t i = 0; i < n->count; i++)
+        free(n->item[i]);
+    free(n->item);
+}
+
+static hp_code names_add(names *n, const char *name, hp_error *reterr)
+{
+    if (n->count == n->cap) {
+        size_t cap = n->cap ? 2 * n->cap : 256;
+        char **more = realloc(n->item, cap * sizeof *more);
+
+        if (more == NULL)
+            return hp_fail(reterr, HP_E_NO_MEMORY, "no memory for file names");
+        n->item = more;
+        n->cap = cap;
+    }
+    n->item[n->count] = strdup(name);
+    if (n->item[n->count] == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "no memory for file names");
+    n->count++;
+    return HP_OK;
+}
+
+static int by_bytes(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static hp_code list_folder(const char *path, names *ret, hp_error *reterr)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    hp_code code = HP_OK;
+
+    if (dir == NULL)
+        return hp_fail_errno(reterr, errno, "reading %s", path);
+    while (code == HP_OK && (entry = readdir(dir)) != NULL)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            code = names_add(ret, entry->d_name, reterr);
+    closedir(dir);
+    if (code == HP_OK && ret->count > 0)
+        qsort(ret->item, ret->count, sizeof *ret->item, by_bytes);
+    return code;
+}
+
+/* ---- the lock ---- */
+
+static hp_code make_folder(const hp_config *config, const char *name, mode_t mode,
+                           hp_error *reterr)
+{
+    char path[HP_PATH_MAX];
+    hp_code code = hp_path_fmt(path, reterr, "%s%s%s", config->state_dir, *name ? "/" : "",
+                               name);
+
+    if (code == HP_OK)
+        code = hp_path_mkdirs(path, mode, reterr);
+    if (code == HP_OK && chmod(path, mode) != 0) /* a folder that was there before */
+        code = hp_fail_errno(reterr, errno, "setting the mode of %s", path);
+    return code;
+}
+
+hp_code hp_recovery_lock(const hp_config *config, int *ret_fd, hp_error *reterr)
+{
+    char path[HP_PATH_MAX];
+    hp_code code = make_folder(config, "", 0750, reterr);
+    int fd;
+
+    if (code == HP_OK)
+        code = hp_path_fmt(path, reterr, "%s/lock", config->state_dir);
+    if (code != HP_OK)
+        return code;
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return hp_fail_errno(reterr, errno, "opening %s", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        int err = errno;
+
+        close(fd);
+        if (err == EWOULDBLOCK)
+            return hp_fail(reterr, HP_E_BUSY, "another hepard runs on %s",
+                           config->state_dir);
+        return hp_fail_errno(reterr, err, "locking %s", path);
+    }
+    code = make_folder(config, "spool", 0700, reterr);
+    if (code == HP_OK)
+        code = make_folder(config, "outbox", 0700, reterr);
+    if (code == HP_OK)
+        code = make_folder(config, "quarantine", 0700, reterr);
+    if (code == HP_OK)
+        code = make_folder(config, "plans", 0750, reterr);
+    if (code != HP_OK) {
+        close(fd);
+        return code;
+    }
+    *ret_fd = fd;
+    return HP_OK;
+}
+
+/* ---- the spool ---- */
+
+typedef struct lost {
+    int64_t study;
+    char *name;
+} lost;
+
+typedef struct walk {
+    const char *spool;
+    names files;
+    size_t at;
+    hp_recovery_counts *counts;
+    lost *lost;
+    size_t lost_count, lost_cap;
+    bool no_memory;
+} walk;
+
+static void drop_litter(walk *w)
+{
+    char path[HP_PATH_MAX];
+
+    if (hp_path_fmt(path, NULL, "%s/%s", w->spool, w->files.item[w->at]) == HP_OK &&
+        unlink(path) == 0)
+        w->counts->litter++;
+    w->at++;
+}
+
+static void one_row(int64_t study, const char *name, void *payload)
+{
+    walk *w = payload;
+
+    while (w->at < w->files.count && strcmp(w->files.item[w->at], name) < 0)
+        drop_litter(w);
+    if (w->at < w->files.count && strcmp(w->files.item[w->at], name) == 0) {
+        w->at++;
+        return;
+    }
+    if (w->lost_count == w->lost_cap) {
+        size_t cap = w->lost_cap ? 2 * w->lost_cap : 16;
+        lost *more = realloc(w->lost, cap * sizeof *more);
+
+        if (more == NULL) {
+            w->no_memory = true;
+            return;
+        }
+        w->lost = more;
+        w->lost_cap = cap;
+    }
+    w->lost[w->lost_count++] = (lost){study, strdup(name)};
+}
+
+static hp_code check_spool(const hp_config *config, hp_db *db, hp_recovery_counts *counts,
+                           hp_error *reterr)
+{
+    char spool[HP_PATH_MAX];
+    walk w = {.spool = spool, .counts = counts};
+    hp_code code = hp_path_fmt(spool, reterr, "%s/spool", config->state_dir);
+
+    if (code == HP_OK)
+        code = list_folder(spool, &w.files, reterr);
+    if (code == HP_OK)
+        code = hp_study_each_file(db, one_row, &w, reterr);
+    while (code == HP_OK && w.at < w.files.count)
+        drop_litter(&w);
+    if (code == HP_OK && w.no_memory)
+        code = hp_fail(reterr, HP_E_NO_MEMORY, "no memory for lost files");
+    for (size_t i = 0; i < w.lost_count; i++) {
+        if (code == HP_OK && w.lost[i].name != NULL)
+            code = hp_study_file_lost(db, w.lost[i].study, w.lost[i].name, reterr);
+        free(w.lost[i].name);
+    }
+    counts->lost = w.lost_count;
+    free(w.lost);
+    names_done(&w.files);
+    return code;
+}
+
+/* ---- the outbox ---- */
+
+/* outbox/JOB/RUN without a row, and every RUN.part. */
+static hp_code check_job_folder(hp_db *db, const char *outbox, const char *job,
+                                hp_recovery_counts *counts, hp_error *reterr)
+{
+    char path[HP_PATH_MAX], folder[HP_PATH_MAX];
+    names runs = {0};
+    hp_code code = hp_path_fmt(path, reterr, "%s/%s", outbox, job);
+
+    if (code == HP_OK)
+        code = list_folder(path, &runs, reterr);
+    for (size_t i = 0; code == HP_OK && i < runs.count; i++) {
+        hp_code known;
+
+        code = hp_path_fmt(folder, reterr, "%s/%s", job, runs.item[i]);
+        if (code != HP_OK)
+            break;
+        known = hp_outbox_folder_known(db, folder, reterr);
+        if (known == HP_OK)
+            continue;
+        if (known != HP_E_NOT_FOUND) {
+            code = known;
+            break;
+        }
+        code = hp_path_fmt(path, reterr, "%s/%s", outbox, folder);
+        if (code == HP_OK)
+            code = hp_path_remove(path, reterr);
+        counts->litter++;
+    }
+    names_done(&runs);
+    if (code == HP_OK) { /* empty now? then gone; else it stays */
+        code = hp_path_fmt(path, reterr, "%s/%s", outbox, job);
+        rmdir(path);
+    }
+    return code;
+}
+
+static hp_code check_outbox(const hp_config *config, hp_db *db, hp_recovery_counts *counts,
+                            hp_error *reterr)
+{
+    char outbox[HP_PATH_MAX];
+    names jobs = {0};
+    hp_code code = hp_path_fmt(outbox, reterr, "%s/outbox", config->state_dir);
+
+    if (code == HP_OK)
+        code = list_folder(outbox, &jobs, reterr);
+    for (size_t i = 0; code == HP_OK && i < jobs.count; i++)
+        code = check_job_folder(db, outbox, jobs.item[i], counts, reterr);
+    names_done(&jobs);
+    return code;
+}
+
+hp_code hp_recovery_run(const hp_config *config, hp_db *db, hp_recovery_counts *ret,
+                        hp_error *reterr)
+{
+    char path[HP_PATH_MAX];
+    hp_code code;
+
+    memset(ret, 0, sizeof *ret);
+    code = hp_path_fmt(path, reterr, "%s/spool", config->state_dir);
+    if (code == HP_OK)
+        code = hp_spool_remove_parts(path, &ret->parts, reterr);
+    if (code == HP_OK)
+        code = check_spool(config, db, ret, reterr);
+    if (code == HP_OK)
+        code = hp_job_recover(db, &ret->jobs, reterr);
+    if (code == HP_OK)
+        code = hp_outbox_recover(db, &ret->deliveries, reterr);
+    if (code == HP_OK)
+        code = check_outbox(config, db, ret, reterr);
+    return code == HP_OK ? HP_OK : hp_wrap(reterr, code, "recovery");
+}

@@ -1,0 +1,30 @@
+/* Making the state folder and the ledger agree again, before anything listens.
+ * front-door.md's order: lock, migrate, check, delete parts, delete spool files
+ * without a row, rows without a file become an event and a failed job, running
+ * becomes ready. Blocking; called once at start. */
+#ifndef HP_DAEMON_RECOVERY_H
+#define HP_DAEMON_RECOVERY_H
+
+#include "config/config.h"
+#include "db/db.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Makes the folders with their modes and takes the lock, which is held until
+ * the process ends. HP_E_BUSY: another daemon has it. */
+hp_code hp_recovery_lock(const hp_config *config, int *ret_fd, hp_error *reterr);
+
+typedef struct hp_recovery_counts {
+    size_t parts, litter, lost;
+    int jobs, deliveries;
+} hp_recovery_counts;
+
+hp_code hp_recovery_run(const hp_config *config, hp_db *db, hp_recovery_counts *ret,
+                        hp_error *reterr);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

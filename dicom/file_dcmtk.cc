@@ -337,7 +337,7 @@ hp_code read_frames(DcmDataset *ds, const hp_slice *object, int frames,
     return HP_OK;
 }
 
-hp_code read_file(const char *path, hp_slice_list *list, hp_error *reterr)
+hp_code read_file(const char *path, bool has_pixels, hp_slice_list *list, hp_error *reterr)
 {
     DcmFileFormat file;
     OFCondition cond;
@@ -369,6 +369,8 @@ hp_code read_file(const char *path, hp_slice_list *list, hp_error *reterr)
 
     enhanced = std::strcmp(object.sop_class.text, HP_SOP_CT_ENHANCED) == 0 ||
                std::strcmp(object.sop_class.text, HP_SOP_CT_LEGACY_ENHANCED) == 0;
+    if (!has_pixels && (enhanced || std::strcmp(object.sop_class.text, HP_SOP_CT) == 0))
+        return hp_fail(reterr, HP_E_TRUNCATED, "a CT object without Pixel Data");
     if (enhanced)
         return read_frames(file.getDataset(), &object,
                            get_int(at, DCM_NumberOfFrames), list, reterr);
@@ -391,15 +393,16 @@ hp_code read_file(const char *path, hp_slice_list *list, hp_error *reterr)
 hp_code hp_slice_read(const char *path, hp_slice_list *list, hp_error *reterr)
 {
     size_t before = list->count;
+    bool has_pixels = false;
     hp_code r;
 
     hp::silence_dcmtk();
     if (std::strlen(path) >= HP_PATH_MAX)
         return hp_fail(reterr, HP_E_LIMIT, "path too long");
-    r = hp_precheck(path, reterr);
+    r = hp_precheck(path, &has_pixels, reterr);
     if (r != HP_OK)
         return r;
-    r = hp::fenced(reterr, [&] { return read_file(path, list, reterr); });
+    r = hp::fenced(reterr, [&] { return read_file(path, has_pixels, list, reterr); });
     if (r != HP_OK && r != HP_E_UNSUPPORTED)
         list->count = before;
     return r;

@@ -8,7 +8,6 @@
 #include "dicom/precheck.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,10 +74,9 @@ static hp_code feed_inflated(FILE *f, hp_scan *scan, inflating *w, hp_error *ret
     return HP_OK;
 }
 
-static hp_code check_deflated(FILE *f, hp_error *reterr)
+static hp_code check_deflated(FILE *f, hp_scan_result *found, hp_error *reterr)
 {
     hp_auto(hp_scan) *scan = NULL;
-    hp_scan_result found;
     inflating w;
     hp_code r = skip_meta(f, reterr);
 
@@ -91,10 +89,10 @@ static hp_code check_deflated(FILE *f, hp_error *reterr)
         return hp_fail(reterr, HP_E_NO_MEMORY, "inflating");
     r = feed_inflated(f, scan, &w, reterr);
     inflateEnd(&w.z);
-    return r == HP_OK ? hp_scan_end(scan, &found, reterr) : r;
+    return r == HP_OK ? hp_scan_end(scan, found, reterr) : r;
 }
 
-hp_code hp_precheck(const char *path, hp_error *reterr)
+hp_code hp_precheck(const char *path, bool *ret_has_pixels, hp_error *reterr)
 {
     hp_scan_result found;
     hp_uid syntax;
@@ -110,9 +108,11 @@ hp_code hp_precheck(const char *path, hp_error *reterr)
     }
     r = hp_spool_scan_file(path, MAX_NATIVE, HP_EXPLICIT_LE, &found, &syntax, &e);
     if (r == HP_E_UNSUPPORTED)
-        r = check_deflated(f, reterr);
+        r = check_deflated(f, &found, reterr);
     else if (r != HP_OK)
         hp_fail(reterr, r, "%s", e.msg);
     fclose(f);
+    if (r == HP_OK)
+        *ret_has_pixels = found.has_pixels;
     return r;
 }

@@ -310,7 +310,9 @@ hp_code hp_stacks_split(const hp_slice **plane, int n, int series, int group,
     normal_of(plane[0], normal);
     for (int i = 0; i < n; i++)
         s[i] = (spot){plane[i], dot(plane[i]->position_mm, normal), 0};
-    parts = find_parts(s, n, &clear);
+    /* Only what faces the head can be phases; a localizer is left to the check. */
+    clear = true;
+    parts = normal[2] > 0.7 ? find_parts(s, n, &clear) : 1;
     if (parts == 0) { /* a perfusion or fluoroscopy run */
         for (int i = 0; i < n; i++)
             s[i].part = 0;
@@ -399,7 +401,7 @@ static double median_step(const double *at, int n)
 /* Names the first step that is not the usual one. */
 static bool check_steps(hp_stack *s, const double *at)
 {
-    double usual = median_step(at, s->count), tol = fmax(0.1, 0.04 * usual);
+    double usual = median_step(at, s->count), tol = fmax(0.11, 0.05 * usual);
 
     for (int i = 0; i + 1 < s->count; i++) {
         double step = at[i + 1] - at[i], times = step / usual;

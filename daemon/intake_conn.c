@@ -246,10 +246,10 @@ static void drain(hp_intake_conn *c)
 {
     if (c->draining)
         return;
+    end_association(c); /* before the peer hears of it: it may come back at once */
     flush(c);
     if (c->gone)
         return;
-    end_association(c);
     c->draining = true;
     hp_buf_done(&c->stash);
     if (uv_shutdown(&c->shutdown, (uv_stream_t *)&c->tcp, on_shut) != 0)

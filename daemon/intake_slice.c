@@ -210,9 +210,9 @@ static void answer(hp_intake_slice *s, uint16_t status, const char *comment)
     hp_intake_conn *c = s->conn;
 
     s->conn = NULL;
-    slice_free(s);
     if (c)
-        hp_intake__conn_answer(c, status, comment);
+        hp_intake__conn_answer(c, status, comment); /* comment may be s->why */
+    slice_free(s);
 }
 
 static void count_refusal(hp_intake_stats *t, uint16_t status)

@@ -234,8 +234,8 @@ static void test_spool__malformed_files_are_told_apart(void **state)
         {"empty_charset_LEI.dcm", HP_OK, false},
         {"meta_missing_tsyntax.dcm", HP_E_TRUNCATED, false},
         {"nested_priv_SQ.dcm", HP_OK, false},
-        {"no_meta.dcm", HP_OK, true},
-        {"no_meta_group_length.dcm", HP_OK, true},
+        {"no_meta.dcm", HP_OK, false},
+        {"no_meta_group_length.dcm", HP_OK, false},
         {"priv_SQ.dcm", HP_OK, false},
         {"rtplan_truncated.dcm", HP_E_TRUNCATED, false},
     };

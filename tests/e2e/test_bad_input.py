@@ -22,6 +22,11 @@ def still_serves(node, number=[0]):
         need(a.release() == 6, "no release")
 
 
+def associates(node):
+    with wire.Association(node.port) as a:
+        return a.open()[0] == 2
+
+
 def spooled(node):
     found = []
     for folder, _, names in os.walk(os.path.join(node.settings["state_dir"], "spool")):
@@ -160,7 +165,7 @@ def a_full_disk_is_a700_and_service_comes_back(folder, use):
     os.makedirs(state)
     run("mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", state)
     node = wire_node(folder, use, state_dir=os.path.join(state, "state"),
-                     intake={"disk_reserve": "1 MiB"})
+                     intake={"disk_reserve_bytes": "1 MiB"})
     tail = b"\xe0\x7f\x10\x00" + (512 * 512 * 2).to_bytes(4, "little") + bytes(512 * 512 * 2)
     statuses = []
     with wire.Association(node.port) as a:
@@ -172,8 +177,8 @@ def a_full_disk_is_a700_and_service_comes_back(folder, use):
     need(set(statuses) == {0, 0xA700}, f"statuses {statuses}")
     held = len(spooled(node))
     need(held == statuses.count(0), f"{held} files for {statuses.count(0)} Successes")
-    # A real ENOSPC below the reserve, too: somebody else fills the disk.
     run("mount", "-o", "remount,size=64m", state)
+    world.wait_until(lambda: associates(node), 20, "still refused, with room again")
     still_serves(node)
     run("umount", "-l", state)
 

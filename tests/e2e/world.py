@@ -246,7 +246,7 @@ class Node:
             "listen": "127.0.0.1",
             "port": self.port,
             "intake": {"allow": [{"ae_title": "*", "address": "127.0.0.1"}],
-                       "disk_reserve": "1 MiB"},
+                       "disk_reserve_bytes": "1 MiB"},
             "readiness": {"quiet_s": 2, "max_wait_s": 120},
             "reading": {"bundle": os.path.join(ROOT, "models", "small"), "device": "cpu"},
             "delivery": {"backoff_min_s": 1, "backoff_max_s": 2},

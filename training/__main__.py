@@ -71,8 +71,15 @@ def step_candidates(args, plan, run):
             "--bundle", folder, "--out", args.data)
 
 
+def step_export(args, run):
+    from . import export, golden_bundle
+    export.export(run, args.out, args, args.allow_missing)
+    golden_bundle.write(args.out, lambda what: run.files(what, lambda s: True),
+                        os.path.join(HERE, "tests", "golden", "small.safetensors"))
+
+
 def step_evaluate(args, plan, run):
-    from . import evaluate
+    from . import evaluate, report
     metrics = os.path.join(args.work, "evaluate")
     prepare(args, 1_000_000, plan["test108"], "--cohort", "test108", "--evaluate",
             "--bundle", args.out, "--out", os.path.join(metrics, "test108"))
@@ -83,6 +90,7 @@ def step_evaluate(args, plan, run):
         prepare(args, 1_100_000, plan["test400"], "--cohort", "test400", "--what", "slices",
                 "--out", args.data)
     evaluate.report(metrics, args.out, run.work, args.data)
+    report.write(args.out)
 
 
 def main():
@@ -93,7 +101,7 @@ def main():
         return
     import torch
     torch.set_num_threads(args.threads or os.cpu_count() or 1)
-    from . import export, steps
+    from . import steps
     plan = QUICK if args.quick else FULL
     minutes = dict(plan["minutes"])
     for item in (args.minutes or "").split(","):
@@ -112,7 +120,7 @@ def main():
         "classify": lambda: steps.train_classify(run),
         "candidates": lambda: step_candidates(args, plan, run),
         "ksf": lambda: steps.train_ksf(run),
-        "export": lambda: export.export(run, args.out, args, args.allow_missing),
+        "export": lambda: step_export(args, run),
         "ablations": lambda: None if args.quick else steps.train_ablations(run),
         "evaluate": lambda: step_evaluate(args, plan, run),
     }

@@ -1,0 +1,72 @@
+"""tests/golden/small.safetensors: the shipped networks' outputs on one phantom.
+
+Inputs are not stored: the test renders seed SEED with `hepar-prepare --phantom
+S..S+1 --what liver,detect,slices,seg` (same seed, same bytes) and runs the bundle.
+Keys, p = NC A V D:
+  liver.p.logit      (1, 1, 8, 16, 20): every 8th voxel of each axis, from 0
+  detect.p.hm        (1, 1, 12, 22, 32): every second cell
+  detect.p.scores (n), detect.p.boxes (n, 6) z1 y1 x1 z2 y2 x2 voxels: first 10 peaks
+  seg.logit          (m, 1, 20, 20): every 16th pixel of each stack
+  rows.boxes (m, 4), rows.mask (m, 1, 32, 32): crop boxes in pixels and grid masks of
+                     the slice rows, 256 px centred on round(box centre - 128)
+  ksf.logit (m, 2), cls{0-4}.logit (m, 4)
+Metadata: `seed`, `bundle` (sha256 of bundle.yaml).
+"""
+import os
+
+import torch
+from safetensors.torch import save_file
+
+from . import bundle, data, decode
+from .nets.sadt import grid_mask
+
+SEED = 400
+CROP = 256
+
+
+def nets_of(stage, folder):
+    spec = bundle.SMALL[stage]
+    return [bundle.load_folded(spec["arch"], spec["params"],
+                               os.path.join(folder, stem + ".safetensors")) for stem in spec["files"]]
+
+
+def make(folder, files):
+    """files(what) -> data.Files. All in fp32, as the C side computes."""
+    out = {}
+    with files("liver").open(SEED) as f:
+        hu = f.get_tensor("hu")
+        net = nets_of("liver", folder)[0]
+        for p, name in enumerate(bundle.PHASES):
+            logit = net(data.window(hu[p])[None, None])["logit"]
+            out[f"liver.{name}.logit"] = logit[:, :, ::8, ::8, ::8]
+    with files("detect").open(SEED) as f:
+        hu = f.get_tensor("hu")
+        net = nets_of("detector", folder)[0]
+        for p, name in enumerate(bundle.PHASES):
+            r = net(data.window(hu[p])[None, None])
+            scores, boxes = decode.decode(r["hm"][0], r["whd"][0], r["off"][0], net.stride)
+            out[f"detect.{name}.hm"] = r["hm"][:, :, ::2, ::2, ::2]
+            out[f"detect.{name}.scores"], out[f"detect.{name}.boxes"] = scores[:10], boxes[:10]
+    with files("seg").open(SEED) as f:
+        net = nets_of("keyslice", folder)[0]
+        out["seg.logit"] = net(data.window(f.get_tensor("hu")))["logit"][..., ::16, ::16]
+    with files("slices").open(SEED) as f:
+        pairs = [data.patch_sample(hu, rect, None, CROP)
+                 for hu, rect in zip(f.get_tensor("hu"), f.get_tensor("rect"))]
+    x, boxes = torch.stack([p[0] for p in pairs]), [p[1] for p in pairs]
+    mask = grid_mask(boxes, (CROP, CROP))
+    out["rows.boxes"], out["rows.mask"] = torch.tensor(boxes), mask
+    out["ksf.logit"] = nets_of("ksf", folder)[0](x, mask)["logit"]
+    for k, net in enumerate(nets_of("classify", folder)):
+        out[f"cls{k}.logit"] = net(x, mask)["logit"]
+    return {k: v.detach().float().contiguous() for k, v in out.items()}
+
+
+def write(folder, files, path):
+    with torch.no_grad():
+        tensors = make(folder, files)
+    save_file(tensors, path + ".part", metadata={
+        "seed": str(SEED), "bundle": bundle.sha256_file(os.path.join(folder, "bundle.yaml"))})
+    os.chmod(path + ".part", 0o644)
+    os.replace(path + ".part", path)
+    print(f"golden {path} {os.path.getsize(path)} bytes", flush=True)

@@ -143,7 +143,7 @@ hp_code hp_report_write(const hp_report *r, const char *dir,
             name_object(&object[count++], HP_RESULT_KEY_IMAGE, file, png);
         }
     } else {
-        name_object(&object[count++], HP_RESULT_NOTE_SR, "note.dcm", "");
+        name_object(&object[count++], HP_RESULT_NOTE_SR, "note_sr.dcm", "");
         name_object(&object[count++], HP_RESULT_NOTE_PAGE, "note_page.dcm", "note_page.png");
     }
     for (int i = 0; i < count && c == HP_OK; i++) {

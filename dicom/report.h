@@ -79,7 +79,7 @@ int hp_report_lesion(const hp_findings *f, int n);
 
 typedef struct hp_report_object {
     hp_result_kind kind;
-    char file[24]; /* "sr.dcm" "key_1.dcm" "note.dcm" "note_page.dcm" */
+    char file[24]; /* "sr.dcm" "key_1.dcm" "note_sr.dcm" "note_page.dcm" */
     char png[24];  /* "key_1.png" "note_page.png", or "" */
     hp_uid sop_instance;
     bool required;

@@ -10,6 +10,7 @@
 #include <dcmtk/dcmdata/dcostrmb.h>
 #include <dcmtk/dcmdata/dcobject.h>
 #include <dcmtk/dcmdata/dcsequen.h>
+#include <dcmtk/dcmdata/dcvrobow.h>
 
 #include <cstdio>
 #include <cstring>
@@ -66,7 +67,18 @@ const Uint16 clinical_trial_group = 0x0012;
 const DcmTagKey clinical_trial_series_id(0x0012, 0x0071);
 const DcmTagKey clinical_trial_series_description(0x0012, 0x0072);
 
-// DCMTK trims and corrects values as it reads them unless told not to.
+// A value that is only bytes: DCMTK's string classes trim and pad what they
+// write, this one does not.
+class Bytes : public DcmOtherByteOtherWord {
+public:
+    Bytes(const DcmTag &tag, const std::vector<Uint8> &value) : DcmOtherByteOtherWord(tag)
+    {
+        check(putValue(value.data(), static_cast<Uint32>(value.size())));
+    }
+    DcmObject *clone() const override { return new Bytes(*this); }
+};
+
+// Values are corrected as they are read, too, unless told not to.
 class AsFound {
     const OFBool before;
 
@@ -80,16 +92,32 @@ public:
     AsFound &operator=(const AsFound &) = delete;
 };
 
+std::vector<Uint8> bytes_of(DcmElement &e)
+{
+    std::vector<Uint8> value(e.getLengthField());
+
+    if (!value.empty())
+        check(e.getPartialValue(value.data(), 0, static_cast<Uint32>(value.size()), nullptr,
+                                EBO_LittleEndian));
+    return value;
+}
+
+// Sequences are cloned item by item; everything else is moved as bytes.
+DcmElement *own_copy(DcmElement &found)
+{
+    if (!found.isLeaf())
+        return OFstatic_cast(DcmElement *, found.clone());
+    return new Bytes(found.getTag(), bytes_of(found));
+}
+
 void copy_element(DcmItem &source, DcmItem &target, const DcmTagKey &tag, bool type2)
 {
     DcmElement *found = nullptr;
 
     target.findAndDeleteElement(tag);
     if (source.findAndGetElement(tag, found).good() && found != nullptr) {
-        DcmElement *own = OFstatic_cast(DcmElement *, found->clone());
+        DcmElement *own = own_copy(*found);
 
-        if (own == nullptr)
-            throw std::bad_alloc();
         OFCondition cond = target.insert(own, OFTrue);
         if (cond.bad()) {
             delete own;
@@ -123,12 +151,17 @@ hp_code copy_source(const char *path, DcmItem &target, hp_error *reterr)
     return HP_OK;
 }
 
-// "+0130" -> 5400; false when it is no offset.
-bool offset_seconds(const char *text, std::time_t *ret)
+// Timezone Offset From UTC: "+0130" -> 5400; false when there is none.
+bool offset_seconds(DcmItem &dataset, std::time_t *ret)
 {
-    if (text == nullptr || (text[0] != '+' && text[0] != '-'))
+    DcmElement *e = nullptr;
+
+    if (dataset.findAndGetElement(DCM_TimezoneOffsetFromUTC, e).bad() || e == nullptr)
         return false;
-    for (int i = 1; i <= 4; i++)
+    const std::vector<Uint8> text = bytes_of(*e);
+    if (text.size() < 5 || (text[0] != '+' && text[0] != '-'))
+        return false;
+    for (size_t i = 1; i <= 4; i++)
         if (text[i] < '0' || text[i] > '9')
             return false;
     const int hours = (text[1] - '0') * 10 + text[2] - '0';
@@ -142,14 +175,12 @@ bool offset_seconds(const char *text, std::time_t *ret)
 // local time, as other devices write it.
 void local_time(DcmItem &dataset, int64_t wall_ms, char da[9], char tm[14])
 {
-    const char *offset = nullptr;
     std::time_t s = static_cast<std::time_t>(wall_ms / 1000);
     struct tm t;
     std::time_t shift = 0;
 
     std::memset(&t, 0, sizeof t);
-    if (dataset.findAndGetString(DCM_TimezoneOffsetFromUTC, offset).good() &&
-        offset_seconds(offset, &shift)) {
+    if (offset_seconds(dataset, &shift)) {
         s += shift;
         gmtime_r(&s, &t);
     } else {

@@ -54,6 +54,9 @@ const Code area{"42798000", "SCT", "Area"};
 const Code long_axis{"103339001", "SCT", "Long Axis"};
 const Code short_axis{"103340004", "SCT", "Short Axis"};
 const Code volume{"118565006", "SCT", "Volume"};
+const Code attenuation{"112031", "DCM", "Attenuation Coefficient"};
+const Code derivation{"121401", "DCM", "Derivation"};
+const Code mean{"373098007", "SCT", "Mean"};
 const Code certainty_of_finding{"111012", "DCM", "Certainty of Finding"};
 const Code certainty_of_impression{"111013", "DCM", "Certainty of Impression"};
 const Code comment{"121106", "DCM", "Comment"};
@@ -62,6 +65,7 @@ const Code note_title{"AI-NOTE", "99HEPAR", "AI analysis note"};
 const Code unit_mm{"mm", "UCUM", "mm"};
 const Code unit_mm2{"mm2", "UCUM", "mm2"};
 const Code unit_ml{"mL", "UCUM", "mL"};
+const Code unit_hu{"[hnsf'U]", "UCUM", "Hounsfield unit"};
 const Code unit_percent{"%", "UCUM", "%"};
 
 // Adds children below the item it was made for, in order. Each call leaves the
@@ -271,6 +275,26 @@ void write_algorithm(const hp_report *r, const hp_candidate *c, Writer &w)
     w.text(rel, algorithm_parameters, HP_RUO_BANNER);
 }
 
+// Mean HU of the lesion in each phase, tied to its phase by the image it was
+// taken from: no standard code names the phase of a measurement. The liver's HU
+// stand in the algorithm's parameters, for this group speaks of the lesion.
+void write_attenuation(const hp_report *r, const hp_candidate *c, Writer &w)
+{
+    const hp_findings *f = r->findings;
+
+    for (int p = 0; p < HP_PHASES; p++) {
+        const hp_phase phase = static_cast<hp_phase>(p);
+        const hp_slice *s = hp_report__source(r, phase, hp_report__key_slice(f, c));
+
+        if (!std::isfinite(c->hu_lesion[p]) || s == nullptr ||
+            hp_report__shown_phase(f, phase) != phase)
+            continue;
+        auto num = w.number_below(attenuation, c->hu_lesion[p], 1, unit_hu);
+        w.code(T::RT_hasConceptMod, derivation, mean);
+        w.image(T::RT_inferredFrom, *s);
+    }
+}
+
 hp_code write_lesion(const hp_report *r, int n, Writer &w, hp_error *reterr)
 {
     const hp_findings *f = r->findings;
@@ -303,6 +327,7 @@ hp_code write_lesion(const hp_report *r, int n, Writer &w, hp_error *reterr)
     w.number(long_axis, c->long_axis_mm > 0 ? c->long_axis_mm : NAN, 1, unit_mm);
     w.number(short_axis, c->short_axis_mm > 0 ? c->short_axis_mm : NAN, 1, unit_mm);
     w.number(volume, c->volume_ml > 0 ? c->volume_ml : NAN, 2, unit_ml);
+    write_attenuation(r, c, w);
     w.number(certainty_of_finding, 100 * c->score, 1, unit_percent);
     for (int k = 0; classified && k < f->class_count; k++) {
         auto num = w.number_below(certainty_of_impression, 100 * f->probabilities[k], 1,

@@ -24,7 +24,8 @@ hp_code hp_missing_phase_parse(const char *word, hp_missing_phase *ret, hp_error
             *ret = (hp_missing_phase)i;
             return HP_OK;
         }
-    return hp_fail(reterr, HP_E_INVALID, "missing_phase is not detect-only, substitute or refuse");
+    return hp_fail(reterr, HP_E_INVALID,
+                   "missing_phase is not detect-only, substitute or refuse");
 }
 
 void hp_job_options_init(hp_job_options *o)
@@ -57,7 +58,8 @@ static hp_code get_rule(const json_t *j, hp_phase_rule *ret, hp_error *reterr)
     memset(ret, 0, sizeof *ret);
     ret->phase = hp_phase_parse(phase);
     if (ret->phase == HP_PHASE_NONE && strcmp(phase, "-") != 0)
-        return hp_fail(reterr, HP_E_INVALID, "options.phase_rules: phase is not NC, A, V, D or -");
+        return hp_fail(reterr, HP_E_INVALID,
+                       "options.phase_rules: phase is not NC, A, V, D or -");
     ret->series_number = (int)hp_json_int(j, "series_number", -1);
     return get_text(j, "description", ret->description, sizeof ret->description, reterr);
 }
@@ -70,8 +72,8 @@ static hp_code get_rules(const json_t *j, hp_job_options *o, hp_error *reterr)
     if (rules == NULL)
         return HP_OK;
     if (!json_is_array(rules) || json_array_size(rules) > HP_JOB_MAX_RULES)
-        return hp_fail(reterr, HP_E_INVALID, "options.phase_rules is no list of at most %d",
-                       HP_JOB_MAX_RULES);
+        return hp_fail(reterr, HP_E_INVALID,
+                       "options.phase_rules is no list of at most %d", HP_JOB_MAX_RULES);
     o->rule_count = 0;
     for (size_t i = 0; i < json_array_size(rules) && r == HP_OK; i++)
         r = get_rule(json_array_get(rules, i), &o->rule[o->rule_count++], reterr);
@@ -96,7 +98,8 @@ hp_code hp_job_options_from_json(const json_t *j, hp_job_options *o, hp_error *r
     if (r == HP_OK)
         r = get_text(j, "sc_modality", o->sc_modality, sizeof o->sc_modality, reterr);
     if (r == HP_OK)
-        r = get_text(j, "tracking_prefix", o->tracking_prefix, sizeof o->tracking_prefix, reterr);
+        r = get_text(j, "tracking_prefix", o->tracking_prefix, sizeof o->tracking_prefix,
+                     reterr);
     if (r == HP_OK)
         r = get_text(j, "ae_title", o->ae_title, sizeof o->ae_title, reterr);
     if (r == HP_OK)

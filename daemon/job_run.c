@@ -1,6 +1,7 @@
 /* One study from files to result objects.
  *
- * The order is that of the day: headers, phases, volumes, pipeline, objects.
+ * The order is that of the day: headers, phases, volumes, pipeline, objects. The
+ * bundle is opened when there is something to read with it.
  * Everything of one run lives in `struct run` and is freed at its end, whatever
  * happened; what survives a run is the opened bundle. The result is filled as
  * far as the run got, so that an unsuitable or failed study can be explained.
@@ -14,10 +15,7 @@
 
 #include "base/clock.h"
 #include "base/crash.h"
-#include "dicom/sc.h"
-#include "dicom/sr.h"
-
-enum { MAX_KEY_IMAGES = 3 };
+#include "dicom/report.h"
 
 struct hp_job_runner {
     hp_pipeline *pipeline; /* opened with `options`; NULL before the first job */
@@ -125,14 +123,15 @@ static hp_code read_files(run *w, hp_error *reterr)
         hp_code r = hp_slice_read(w->req->file[i], &w->list, &e);
 
         if (r == HP_E_NOT_FOUND || hp_code_may_retry(r) || r == HP_E_LIMIT)
-            return hp_fail(reterr, r, "reading file %zu of %zu: %s", i + 1, w->req->file_count,
-                           e.msg);
+            return hp_fail(reterr, r, "reading file %zu of %zu: %s", i + 1,
+                           w->req->file_count, e.msg);
         w->unreadable += r != HP_OK && r != HP_E_UNSUPPORTED;
         if (i % 32 == 0)
             progress(w->req, "read", (double)i / (double)w->req->file_count);
     }
     if (w->list.count == 0)
-        return hp_fail(reterr, HP_E_EMPTY, "none of %zu files is readable", w->req->file_count);
+        return hp_fail(reterr, HP_E_EMPTY, "none of %zu files is readable",
+                       w->req->file_count);
     return HP_OK;
 }
 
@@ -142,8 +141,9 @@ static hp_code read_headers(run *w, hp_error *reterr)
     hp_code r;
 
     progress(w->req, "read", 0);
-    r = w->req->file != NULL ? read_files(w, reterr)
-                             : hp_slice_read_dir(w->req->folder, &w->list, &w->unreadable, reterr);
+    r = w->req->file != NULL
+            ? read_files(w, reterr)
+            : hp_slice_read_dir(w->req->folder, &w->list, &w->unreadable, reterr);
     if (r != HP_OK)
         return r;
     lap(w, "read");
@@ -188,7 +188,8 @@ static hp_code load(run *w, hp_job_digest *digest, hp_error *reterr)
 
 static const char *any_ct_path(const run *w)
 {
-    const hp_geom *g = w->assembly != NULL ? hp_assembly_geom(w->assembly, HP_PHASE_V) : NULL;
+    const hp_geom *g =
+        w->assembly != NULL ? hp_assembly_geom(w->assembly, HP_PHASE_V) : NULL;
 
     if (g != NULL)
         return hp_assembly_slice(w->assembly, HP_PHASE_V, g->n[HP_Z] / 2)->path;
@@ -198,63 +199,17 @@ static const char *any_ct_path(const run *w)
     return w->list.item[0].path;
 }
 
-static hp_job_object *add_object(run *w, hp_result_kind kind, bool required)
+static void take_object(hp_job_result *res, const hp_report_object *from)
 {
-    hp_job_object *o = &w->res->object[w->res->object_count++];
+    hp_job_object *to = &res->object[res->object_count++];
 
-    memset(o, 0, sizeof *o);
-    snprintf(o->kind, sizeof o->kind, "%s", hp_result_kind_name(kind));
-    snprintf(o->sop_class.text, sizeof o->sop_class.text, "%s", hp_result_kind_sop_class(kind));
-    o->required = required;
-    return o;
-}
-
-static hp_code write_report(run *w, const hp_report *rep, hp_result_kind kind, hp_error *reterr)
-{
-    hp_job_object *o = add_object(w, kind, true);
-    char path[HP_PATH_MAX];
-    hp_code r;
-
-    snprintf(o->file, sizeof o->file, "%s.dcm", o->kind);
-    r = hp_path_fmt(path, reterr, "%s/%s", w->req->out, o->file);
-    if (r == HP_OK)
-        r = hp_sr_write(rep, path, &o->sop_instance, &o->sop_class, reterr);
-    return r == HP_OK ? r : hp_wrap(reterr, r, "writing the report");
-}
-
-/* index < 0: the note's page. */
-static hp_code write_picture(run *w, const hp_report *rep, int index, int number,
-                             hp_error *reterr)
-{
-    hp_job_object *o =
-        add_object(w, index < 0 ? HP_RESULT_NOTE_PAGE : HP_RESULT_KEY_IMAGE, true);
-    char path[HP_PATH_MAX], png[HP_PATH_MAX];
-    hp_code r;
-
-    if (index < 0)
-        snprintf(o->file, sizeof o->file, "note_page.dcm");
-    else
-        snprintf(o->file, sizeof o->file, "key_%d.dcm", number);
-    snprintf(o->png, sizeof o->png, "%.*s.png", (int)strcspn(o->file, "."), o->file);
-    r = hp_path_fmt(path, reterr, "%s/%s", w->req->out, o->file);
-    if (r == HP_OK)
-        r = hp_path_fmt(png, reterr, "%s/%s", w->req->out, o->png);
-    if (r == HP_OK)
-        r = index < 0 ? hp_sc_write_note(rep, path, png, &o->sop_instance, reterr)
-                      : hp_sc_write_key_image(rep, index, path, png, &o->sop_instance, reterr);
-    return r == HP_OK ? r : hp_wrap(reterr, r, "writing a key image");
-}
-
-static hp_code write_lesions(run *w, const hp_report *rep, hp_error *reterr)
-{
-    const hp_findings *f = &w->res->findings;
-    hp_code r = write_report(w, rep, HP_RESULT_SR, reterr);
-
-    if (f->outcome == HP_OUTCOME_CLASSIFIED)
-        return r == HP_OK ? write_picture(w, rep, f->primary, 1, reterr) : r;
-    for (int i = 0; i < f->candidate_count && i < MAX_KEY_IMAGES && r == HP_OK; i++)
-        r = write_picture(w, rep, i, i + 1, reterr);
-    return r;
+    snprintf(to->kind, sizeof to->kind, "%s", hp_result_kind_name(from->kind));
+    snprintf(to->file, sizeof to->file, "%s", from->file);
+    snprintf(to->png, sizeof to->png, "%s", from->png);
+    snprintf(to->sop_class.text, sizeof to->sop_class.text, "%s",
+             hp_result_kind_sop_class(from->kind));
+    to->sop_instance = from->sop_instance;
+    to->required = from->required;
 }
 
 static hp_code write_objects(run *w, hp_error *reterr)
@@ -276,23 +231,24 @@ static hp_code write_objects(run *w, hp_error *reterr)
         .tracking_prefix = o->tracking_prefix,
         .revision = w->req->revision,
     };
+    hp_report_object built[HP_REPORT_OBJECTS_MAX];
+    int count = 0;
     hp_code r;
 
-    snprintf(id.installation_id, sizeof id.installation_id, "%s", w->req->installation_id);
+    if (f->outcome == HP_OUTCOME_UNSUITABLE && !o->report_unsuitable)
+        return HP_OK;
+    snprintf(id.installation_id, sizeof id.installation_id, "%s",
+             w->req->installation_id);
     snprintf(id.input_digest, sizeof id.input_digest, "%s", w->res->input_digest);
     snprintf(id.bundle_sha256, sizeof id.bundle_sha256, "%s", f->bundle_sha256);
     progress(w->req, "report", 0);
-    if (f->outcome == HP_OUTCOME_UNSUITABLE && !o->report_unsuitable)
-        return HP_OK;
-    if (f->outcome == HP_OUTCOME_CLASSIFIED || f->outcome == HP_OUTCOME_DETECTED) {
-        r = write_lesions(w, &rep, reterr);
-    } else {
-        r = write_report(w, &rep, HP_RESULT_NOTE_SR, reterr);
-        if (r == HP_OK)
-            r = write_picture(w, &rep, -1, 0, reterr);
-    }
+    r = hp_report_write(&rep, w->req->out, built, &count, reterr);
+    if (r != HP_OK)
+        return hp_wrap(reterr, r, "writing the results");
+    for (int i = 0; i < count && i < HP_JOB_MAX_OBJECTS; i++)
+        take_object(w->res, &built[i]);
     lap(w, "report");
-    return r;
+    return HP_OK;
 }
 
 static hp_code write_result(run *w, hp_error *reterr)
@@ -330,6 +286,12 @@ static hp_code look(run *w, hp_error *reterr)
     hp_crash_point("worker.read");
     r = assemble(w, reterr);
     hp_job_digest_init(&digest, w->req->options, f->study_uid.text);
+    if (r == HP_OK || (r == HP_E_UNSUITABLE && w->req->options->report_unsuitable)) {
+        hp_code opened = open_pipeline(w, r == HP_OK ? reterr : NULL);
+
+        lap(w, "bundle");
+        r = r == HP_OK ? opened : r;
+    }
     if (r == HP_OK)
         r = load(w, &digest, reterr);
     if (r == HP_OK) {
@@ -381,10 +343,7 @@ hp_code hp_job_run(hp_job_runner *runner, const hp_job_request *req, hp_job_resu
     hp_findings_init(f);
     f->revision = req->revision;
     runner->now = req;
-    r = open_pipeline(&w, reterr);
-    lap(&w, "bundle");
-    if (r == HP_OK)
-        r = look(&w, reterr);
+    r = look(&w, reterr);
     if (r == HP_E_UNSUITABLE) {
         add_unreadable(&w, f);
         r = HP_OK;
@@ -408,6 +367,37 @@ hp_code hp_job_run(hp_job_runner *runner, const hp_job_request *req, hp_job_resu
     return r;
 }
 
+hp_code hp_job_check(hp_job_runner *runner, const hp_job_options *o, hp_error *reterr)
+{
+    hp_job_request req = {.options = o};
+    run w = {.runner = runner, .req = &req};
+
+    return open_pipeline(&w, reterr);
+}
+
+hp_code hp_job_look(const hp_job_request *req, unsigned *ret_phases, hp_error *reterr)
+{
+    hp_job_result *res = calloc(1, sizeof *res);
+    run w = {.req = req, .res = res, .since_ms = hp_clock_mono_ms()};
+    hp_code r;
+
+    if (res == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "looking at a study");
+    hp_findings_init(&res->findings);
+    r = read_headers(&w, reterr);
+    if (r == HP_OK)
+        r = assemble(&w, reterr);
+    if (r == HP_OK || r == HP_E_UNSUITABLE) {
+        *ret_phases = 0;
+        for (int p = 0; p < HP_PHASES; p++)
+            *ret_phases |= res->findings.phase_series[p] >= 0 ? 1u << p : 0;
+        r = HP_OK;
+    }
+    run_done(&w);
+    free(res);
+    return r;
+}
+
 /* -- as JSON -- */
 
 json_t *hp_job_objects_to_json(const hp_job_result *r)
@@ -417,10 +407,11 @@ json_t *hp_job_objects_to_json(const hp_job_result *r)
     for (int i = 0; i < r->object_count; i++) {
         const hp_job_object *o = &r->object[i];
 
-        json_array_append_new(
-            list, json_pack("{ss,ss,ss,ss,sb,ss}", "kind", o->kind, "file", o->file, "sop_class",
-                            o->sop_class.text, "sop_instance", o->sop_instance.text, "required",
-                            o->required, "png", o->png));
+        json_array_append_new(list,
+                              json_pack("{ss,ss,ss,ss,sb,ss}", "kind", o->kind, "file",
+                                        o->file, "sop_class", o->sop_class.text,
+                                        "sop_instance", o->sop_instance.text, "required",
+                                        o->required, "png", o->png));
     }
     return list;
 }
@@ -432,12 +423,13 @@ json_t *hp_job_result_to_json(const hp_job_result *r)
     for (int i = 0; i < r->object_count; i++) {
         const hp_job_object *o = &r->object[i];
 
-        json_array_append_new(
-            list, json_pack("{ss,ss,ss,ss,ss,s[]}", "kind", o->kind, "sop_instance_uid",
-                            o->sop_instance.text, "sop_class_uid", o->sop_class.text, "file",
-                            o->file, "png", o->png, "deliveries"));
+        json_array_append_new(list, json_pack("{ss,ss,ss,ss,ss,s[]}", "kind", o->kind,
+                                              "sop_instance_uid", o->sop_instance.text,
+                                              "sop_class_uid", o->sop_class.text, "file",
+                                              o->file, "png", o->png, "deliveries"));
     }
-    if (j == NULL || json_object_set_new(j, "input_digest", json_string(r->input_digest)) != 0 ||
+    if (j == NULL ||
+        json_object_set_new(j, "input_digest", json_string(r->input_digest)) != 0 ||
         json_object_set_new(j, "results", list) != 0) {
         json_decref(j);
         return NULL;

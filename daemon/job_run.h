@@ -46,26 +46,26 @@ hp_code hp_job_options_from_json(const json_t *j, hp_job_options *o, hp_error *r
 typedef struct hp_job_request {
     const char *const *file; /* absolute paths, or */
     size_t file_count;
-    const char *folder;      /* a folder that is searched (file == NULL) */
-    const char *out;         /* an existing, empty folder of ours */
+    const char *folder; /* a folder that is searched (file == NULL) */
+    const char *out;    /* an existing, empty folder of ours */
     const hp_job_options *options;
-    const char *study_uid;   /* expected study; NULL or "" = whatever is there */
+    const char *study_uid; /* expected study; NULL or "" = whatever is there */
     int revision;
     const char *installation_id;
-    int64_t created_ms;      /* frozen: content and creation times of objects */
+    int64_t created_ms; /* frozen: content and creation times of objects */
     void (*on_progress)(const char *stage, double fraction, void *payload);
     void *payload;
 } hp_job_request;
 
 typedef struct hp_job_object {
-    char kind[16];           /* "sr" "key_image" "note_sr" "note_page" */
-    char file[64], png[64];  /* names below out; png may be "" */
+    char kind[16];          /* hp_result_kind_name() */
+    char file[64], png[64]; /* names below out; png may be "" */
     hp_uid sop_class, sop_instance;
-    bool required;           /* a refusal of it fails the job */
+    bool required; /* a refusal of it fails the job */
 } hp_job_object;
 
 typedef struct hp_job_result {
-    hp_findings findings;    /* outcome UNSUITABLE carries reason_code, reason */
+    hp_findings findings; /* outcome UNSUITABLE carries reason_code, reason */
     char input_digest[HP_SHA256_HEX];
     hp_job_object object[HP_JOB_MAX_OBJECTS];
     int object_count;
@@ -99,6 +99,14 @@ HP_AUTO_DEFINE(hp_job_runner, hp_job_runner_free)
  * Other codes: the run failed; ret->findings is as far as it got. */
 hp_code hp_job_run(hp_job_runner *r, const hp_job_request *req, hp_job_result *ret,
                    hp_error *reterr);
+
+/* Opens the bundle of these options, as the first job would. The error names
+ * file, tensor or line. */
+hp_code hp_job_check(hp_job_runner *r, const hp_job_options *o, hp_error *reterr);
+
+/* Which phases the files hold as far as they have come (bit i: hp_phase i), for
+ * the question whether a study is complete. Headers only; `out` is not used. */
+hp_code hp_job_look(const hp_job_request *req, unsigned *ret_phases, hp_error *reterr);
 
 /* result.json, and the "result" of the worker's "done" message: findings, with
  * the objects as "results". NULL: no memory. */

@@ -46,7 +46,8 @@ static void take_config(const hp_config *c, hp_job_options *o)
     o->min_coverage_mm = c->reading.min_coverage_mm;
     o->report_unsuitable = c->report.unsuitable;
     snprintf(o->sc_modality, sizeof o->sc_modality, "%s", c->report.sc_modality);
-    snprintf(o->tracking_prefix, sizeof o->tracking_prefix, "%s", c->report.tracking_prefix);
+    snprintf(o->tracking_prefix, sizeof o->tracking_prefix, "%s",
+             c->report.tracking_prefix);
     snprintf(o->ae_title, sizeof o->ae_title, "%s", c->ae_title);
     snprintf(o->node_name, sizeof o->node_name, "%s", c->node_name);
     for (int i = 0; i < c->reading.phase_rule_count && i < HP_JOB_MAX_RULES; i++) {
@@ -70,8 +71,9 @@ static void print_candidate(const hp_findings *f, int i)
 {
     const hp_candidate *c = &f->candidates[i];
 
-    printf("  %c %2d  score %.2f  %5.1f x %4.1f mm  key slice %d", i == f->primary ? '*' : ' ',
-           c->rank, c->score, c->long_axis_mm, c->short_axis_mm, c->key_slice);
+    printf("  %c %2d  score %.2f  %5.1f x %4.1f mm  key slice %d",
+           i == f->primary ? '*' : ' ', c->rank, c->score, c->long_axis_mm,
+           c->short_axis_mm, c->key_slice);
     if (c->p_primary >= 0)
         printf("  p(primary) %.2f", c->p_primary);
     printf("\n");
@@ -103,7 +105,8 @@ static void print_summary(const hp_job_result *r, const char *out)
                100 * f->probabilities[f->class_index]);
     printf("\n");
     if (f->reason[0] != 0)
-        printf("reason   %s%s%s\n", f->reason_code, f->reason_code[0] ? ": " : "", f->reason);
+        printf("reason   %s%s%s\n", f->reason_code, f->reason_code[0] ? ": " : "",
+               f->reason);
     if (f->outcome != HP_OUTCOME_UNSUITABLE)
         printf("liver    %.0f ml%s%s\n", f->liver_ml, f->liver_note[0] ? ", " : "",
                f->liver_note);
@@ -129,26 +132,45 @@ static void print_json(const hp_job_result *r)
 /* 0: go on; else the exit code + 1. */
 static int parse(int argc, char **argv, arguments *a)
 {
-    static const struct option LONG[] = {
-        {"bundle", required_argument, NULL, 'b'}, {"in", required_argument, NULL, 'i'},
-        {"out", required_argument, NULL, 'o'},    {"config", required_argument, NULL, 'c'},
-        {"device", required_argument, NULL, 'd'}, {"threads", required_argument, NULL, 't'},
-        {"roi", required_argument, NULL, 'r'},    {"json", no_argument, NULL, 'j'},
-        {"quiet", no_argument, NULL, 'q'},        {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0}};
+    static const struct option LONG[] = {{"bundle", required_argument, NULL, 'b'},
+                                         {"in", required_argument, NULL, 'i'},
+                                         {"out", required_argument, NULL, 'o'},
+                                         {"config", required_argument, NULL, 'c'},
+                                         {"device", required_argument, NULL, 'd'},
+                                         {"threads", required_argument, NULL, 't'},
+                                         {"roi", required_argument, NULL, 'r'},
+                                         {"json", no_argument, NULL, 'j'},
+                                         {"quiet", no_argument, NULL, 'q'},
+                                         {"help", no_argument, NULL, 'h'},
+                                         {"version", no_argument, NULL, 'V'},
+                                         {NULL, 0, NULL, 0}};
     int64_t n;
     int c;
 
     a->threads = -1;
     while ((c = getopt_long(argc, argv, "", LONG, NULL)) != -1) {
         switch (c) {
-        case 'b': a->bundle = optarg; break;
-        case 'i': a->in = optarg; break;
-        case 'o': a->out = optarg; break;
-        case 'c': a->config = optarg; break;
-        case 'd': a->device = optarg; break;
-        case 'j': a->json = true; break;
-        case 'q': a->quiet = true; break;
+        case 'b':
+            a->bundle = optarg;
+            break;
+        case 'i':
+            a->in = optarg;
+            break;
+        case 'o':
+            a->out = optarg;
+            break;
+        case 'c':
+            a->config = optarg;
+            break;
+        case 'd':
+            a->device = optarg;
+            break;
+        case 'j':
+            a->json = true;
+            break;
+        case 'q':
+            a->quiet = true;
+            break;
         case 't':
             if (!hp_parse_i64(optarg, &n) || n < 0 || n > 1024) {
                 fprintf(stderr, "hepar-run: --threads wants a number\n");
@@ -157,12 +179,19 @@ static int parse(int argc, char **argv, arguments *a)
             a->threads = (int)n;
             break;
         case 'r':
-            fprintf(stderr, "hepar-run: --roi is not there yet: a lesion drawn by hand cannot be "
-                            "characterised by this version\n");
+            fprintf(stderr,
+                    "hepar-run: --roi is not there yet: a lesion drawn by hand cannot be "
+                    "characterised by this version\n");
             return EXIT_USAGE + 1;
-        case 'h': printf("%s", USAGE); return EXIT_DONE + 1;
-        case 'V': printf("hepar-run %s\n", HP_VERSION); return EXIT_DONE + 1;
-        default: fprintf(stderr, "%s", USAGE); return EXIT_USAGE + 1;
+        case 'h':
+            printf("%s", USAGE);
+            return EXIT_DONE + 1;
+        case 'V':
+            printf("hepar-run %s\n", HP_VERSION);
+            return EXIT_DONE + 1;
+        default:
+            fprintf(stderr, "%s", USAGE);
+            return EXIT_USAGE + 1;
         }
     }
     if (a->in == NULL || a->out == NULL || (a->bundle == NULL && a->config == NULL) ||

@@ -5,7 +5,8 @@
  * is no attempt here to survive what cannot be survived, only to leave nothing
  * behind: all it writes lies below the run's own folder.
  *
- * One message in, progress and one "done" out, until fd 3 ends.
+ * In: "run" a job, or "look" which phases have come. Out: progress and one
+ * "done", or one "looked". Until fd 3 ends.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,8 +40,8 @@ static void tell_progress(const char *stage, double fraction, void *payload)
     snprintf(t->last_stage, sizeof t->last_stage, "%s", stage);
     t->last_ms = now;
     hp_child_write_take(json_pack("{ss,sI,sI,ss,sf}", "event", "progress", "job",
-                                  (json_int_t)t->job, "run", (json_int_t)t->run, "stage", stage,
-                                  "fraction", fraction));
+                                  (json_int_t)t->job, "run", (json_int_t)t->run, "stage",
+                                  stage, "fraction", fraction));
 }
 
 static json_t *reason_text(const char *text)
@@ -56,15 +57,16 @@ static void tell_done(const ticket *t, const hp_job_result *res, hp_code code,
     const hp_findings *f = &res->findings;
     bool failed = code != HP_OK;
 
-    hp_child_write_take(json_pack(
-        "{ss,sI,sI,ss,ss,so,ss,so,so,ss,sb}", "event", "done", "job", (json_int_t)t->job, "run",
-        (json_int_t)t->run, "outcome", failed ? "failed" : hp_outcome_name(f->outcome),
-        "reason_code",
-        f->reason_code[0] != 0 || !failed ? f->reason_code : hp_code_name(code), "reason",
-        reason_text(failed ? e->msg : f->reason), "input_digest", res->input_digest, "result",
-        hp_job_result_to_json(res), "objects", hp_job_objects_to_json(res), "code",
-        hp_code_name(failed ? code : HP_OK), "may_retry",
-        failed && hp_code_may_retry(code)));
+    hp_child_write_take(
+        json_pack("{ss,sI,sI,ss,ss,so,ss,ss,so,so,ss,sb}", "event", "done", "job",
+                  (json_int_t)t->job, "run", (json_int_t)t->run, "outcome",
+                  failed ? "failed" : hp_outcome_name(f->outcome), "reason_code",
+                  f->reason_code[0] != 0 || !failed ? f->reason_code : hp_code_name(code),
+                  "reason", reason_text(failed ? e->msg : f->reason), "input_digest",
+                  res->input_digest, "bundle_sha256", f->bundle_sha256, "result",
+                  hp_job_result_to_json(res), "objects", hp_job_objects_to_json(res),
+                  "code", hp_code_name(failed ? code : HP_OK), "may_retry",
+                  failed && hp_code_may_retry(code)));
 }
 
 /* The files of the message, borrowed from it. */
@@ -76,7 +78,8 @@ static hp_code take_files(const json_t *msg, const char ***ret, size_t *ret_coun
     const char **file;
 
     if (n == 0 || n > MAX_FILES)
-        return hp_fail(reterr, n == 0 ? HP_E_EMPTY : HP_E_LIMIT, "%zu files in one job", n);
+        return hp_fail(reterr, n == 0 ? HP_E_EMPTY : HP_E_LIMIT, "%zu files in one job",
+                       n);
     file = calloc(n, sizeof *file);
     if (file == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "list of files");
@@ -92,8 +95,14 @@ static hp_code take_files(const json_t *msg, const char ***ret, size_t *ret_coun
     return HP_OK;
 }
 
-static hp_code do_run(hp_job_runner *runner, const json_t *msg, ticket *t, hp_job_options *o,
-                      hp_job_result *res, hp_error *reterr)
+static hp_code take_options(const json_t *msg, hp_job_options *o, hp_error *reterr)
+{
+    hp_job_options_init(o);
+    return hp_job_options_from_json(json_object_get(msg, "options"), o, reterr);
+}
+
+static hp_code do_run(hp_job_runner *runner, const json_t *msg, ticket *t,
+                      hp_job_options *o, hp_job_result *res, hp_error *reterr)
 {
     const char **file = NULL;
     hp_job_request req = {
@@ -108,8 +117,7 @@ static hp_code do_run(hp_job_runner *runner, const json_t *msg, ticket *t, hp_jo
     };
     hp_code r;
 
-    hp_job_options_init(o);
-    r = hp_job_options_from_json(json_object_get(msg, "options"), o, reterr);
+    r = take_options(msg, o, reterr);
     if (r == HP_OK)
         r = take_files(msg, &file, &req.file_count, reterr);
     if (r == HP_OK && req.out[0] != '/')
@@ -122,6 +130,30 @@ static hp_code do_run(hp_job_runner *runner, const json_t *msg, ticket *t, hp_jo
     }
     free(file);
     return r;
+}
+
+/* A look that fails answers "none": the longest wait decides then. */
+static void look(const json_t *msg, hp_job_options *o)
+{
+    const char **file = NULL;
+    unsigned phases = 0;
+    hp_job_request req = {.options = o};
+    json_t *list = json_array();
+    hp_code r = take_options(msg, o, NULL);
+
+    if (r == HP_OK)
+        r = take_files(msg, &file, &req.file_count, NULL);
+    req.file = file;
+    if (r == HP_OK)
+        r = hp_job_look(&req, &phases, NULL);
+    free(file);
+    for (int p = 0; p < HP_PHASES; p++)
+        if (phases & 1u << p)
+            json_array_append_new(list, json_string(hp_phase_name((hp_phase)p)));
+    hp_child_write_take(json_pack("{ss,sI,sI,so,ss}", "event", "looked", "job",
+                                  (json_int_t)hp_json_int(msg, "job", 0), "look",
+                                  (json_int_t)hp_json_int(msg, "look", 0), "phases", list,
+                                  "code", hp_code_name(r)));
 }
 
 /* A core would hold a patient's images; a run-away loop must not fill the disk. */
@@ -142,6 +174,10 @@ static void serve(hp_job_runner *runner, const json_t *msg, hp_job_options *o,
     hp_error e = HP_ERROR_INIT;
     hp_code r;
 
+    if (strcmp(hp_json_str(msg, "do", ""), "look") == 0) {
+        look(msg, o);
+        return;
+    }
     if (strcmp(hp_json_str(msg, "do", ""), "run") != 0) {
         hp_log(HP_LOG_WARNING, "worker message skipped reason=unknown");
         return;
@@ -153,22 +189,37 @@ static void serve(hp_job_runner *runner, const json_t *msg, hp_job_options *o,
     tell_done(&t, res, r, &e);
 }
 
-int main(void)
+/* hepar-worker --check BUNDLE [DEVICE]: may hepard start with this bundle? */
+static int check(hp_job_runner *runner, hp_job_options *o, const char *bundle,
+                 const char *device)
+{
+    hp_error e = HP_ERROR_INIT;
+
+    hp_job_options_init(o);
+    snprintf(o->bundle, sizeof o->bundle, "%s", bundle);
+    snprintf(o->device, sizeof o->device, "%s", device);
+    if (hp_job_check(runner, o, &e) == HP_OK)
+        return 0;
+    fprintf(stderr, "%s\n", e.msg);
+    return 1;
+}
+
+int main(int argc, char **argv)
 {
     hp_auto(hp_job_runner) *runner = NULL;
-    hp_job_options *o;
-    hp_job_result *res;
+    hp_job_options *o = calloc(1, sizeof *o);
+    hp_job_result *res = calloc(1, sizeof *res);
     hp_error e = HP_ERROR_INIT;
     json_t *msg;
 
-    hp_child_start();
-    limit_resources();
-    o = calloc(1, sizeof *o);
-    res = calloc(1, sizeof *res);
     if (o == NULL || res == NULL || hp_job_runner_new(&runner, &e) != HP_OK) {
         hp_log(HP_LOG_ERROR, "worker start failed reason=memory");
         return 1;
     }
+    limit_resources();
+    if (argc >= 3 && strcmp(argv[1], "--check") == 0)
+        return check(runner, o, argv[2], argc > 3 ? argv[3] : "auto");
+    hp_child_start();
     for (;;) {
         hp_code r = hp_child_read(&msg, &e);
 

@@ -27,8 +27,8 @@ static double days_since_1970(int y, int m, int d)
     int year = m <= 2 ? y - 1 : y;
     int month = (m + 9) % 12;
 
-    return 365.0 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 +
-           d - 1 - 719468;
+    return 365.0 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + d -
+           1 - 719468;
 }
 
 static bool take_date(const char **at, double *ret_s)

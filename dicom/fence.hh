@@ -15,7 +15,8 @@
 
 #include "base/error.h"
 
-namespace hp {
+namespace hp
+{
 
 // DCMTK logs to stderr what it dislikes in a file, values included: patient
 // names must not get there. Silences it, once per process; every entry point

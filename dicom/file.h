@@ -32,8 +32,8 @@ enum { HP_MAX_PLANES = 50000 };
  * frame. Absent numbers are NAN (double) or -1 (int); absent text is "". */
 typedef struct hp_slice {
     char path[HP_PATH_MAX];
-    int frame; /* 0-based; 0 for single-frame */
-    int frames;/* planes in this file */
+    int frame;  /* 0-based; 0 for single-frame */
+    int frames; /* planes in this file */
     hp_uid sop_class, sop_instance, series, study, frame_of_reference, transfer_syntax;
     char modality[17], image_type[80], series_description[65], image_comments[128];
     char kernel[33], manufacturer[65], contrast_agent[65], contrast_phase[17];
@@ -42,7 +42,7 @@ typedef struct hp_slice {
     int series_number, instance_number, acquisition_number;
     int rows, columns, bits_allocated, bits_stored, high_bit, pixel_representation,
         samples;
-    int pixel_padding; /* raw value as written; INT32_MIN when absent */
+    int pixel_padding;       /* raw value as written; INT32_MIN when absent */
     int pixel_padding_limit; /* (0028,0121), the range's other end; INT32_MIN */
     double position_mm[3], orientation[6], spacing_mm[2] /* row, column */;
     double thickness_mm, gantry_tilt_deg, slope, intercept;
@@ -50,8 +50,8 @@ typedef struct hp_slice {
      * (0008,0022)+(0008,0032), else (0008,0023)+(0008,0033). */
     double acquired_s, contrast_start_s;
     bool acquired_is_content_time; /* only the content time was there */
-    bool has_contrast_agent; /* (0018,0010) non-empty or (0018,0012) has an item */
-    bool has_contrast_tag;   /* one of the two is present at all, even if empty */
+    bool has_contrast_agent;       /* (0018,0010) non-empty or (0018,0012) has an item */
+    bool has_contrast_tag;         /* one of the two is present at all, even if empty */
     bool lossy;
     uint8_t patient_digest[32]; /* SHA-256 of PatientID + issuer, to compare only */
 } hp_slice;
@@ -60,7 +60,10 @@ typedef struct hp_slice_list {
     hp_slice *item;
     size_t count, cap;
 } hp_slice_list;
-#define HP_SLICE_LIST_INIT {NULL, 0, 0}
+#define HP_SLICE_LIST_INIT                                                               \
+    {                                                                                    \
+        NULL, 0, 0                                                                       \
+    }
 void hp_slice_list_done(hp_slice_list *l);
 /* A zeroed slice with every number absent at the end of the list, or NULL. */
 hp_slice *hp_slice_list_add(hp_slice_list *l);

@@ -21,7 +21,8 @@
 #include <cstring>
 #include <mutex>
 
-namespace hp {
+namespace hp
+{
 
 void silence_dcmtk() noexcept
 {
@@ -36,7 +37,8 @@ void silence_dcmtk() noexcept
 
 } // namespace hp
 
-namespace {
+namespace
+{
 
 // Where to look for an attribute, nearest place first.
 struct places {
@@ -263,10 +265,9 @@ void get_plane(const places &at, hp_slice *s)
     get_text(at, DCM_ContrastBolusAgentPhase, s->contrast_phase);
     get_text(at, DCM_ContrastBolusAgent, s->contrast_agent);
     s->has_contrast_tag = agent != nullptr || agents != nullptr;
-    s->has_contrast_agent =
-        s->contrast_agent[0] != 0 ||
-        (agents != nullptr && agents->ident() == EVR_SQ &&
-         static_cast<DcmSequenceOfItems *>(agents)->card() > 0);
+    s->has_contrast_agent = s->contrast_agent[0] != 0 ||
+                            (agents != nullptr && agents->ident() == EVR_SQ &&
+                             static_cast<DcmSequenceOfItems *>(agents)->card() > 0);
 
     s->acquisition_number = get_int(at, DCM_FrameAcquisitionNumber);
     if (s->acquisition_number < 0)
@@ -296,12 +297,15 @@ void get_plane(const places &at, hp_slice *s)
 // PS3.3 C.7.6.16.2 and C.8.15.3: the macros that say what get_plane() asks for.
 void add_groups(places *at, DcmItem *group)
 {
-    static const DcmTagKey macro[] = {
-        DCM_FrameContentSequence,     DCM_PlanePositionSequence,
-        DCM_PlaneOrientationSequence, DCM_PixelMeasuresSequence,
-        DCM_PixelValueTransformationSequence, DCM_CTImageFrameTypeSequence,
-        DCM_CTReconstructionSequence, DCM_CTAcquisitionDetailsSequence,
-        DCM_ContrastBolusUsageSequence};
+    static const DcmTagKey macro[] = {DCM_FrameContentSequence,
+                                      DCM_PlanePositionSequence,
+                                      DCM_PlaneOrientationSequence,
+                                      DCM_PixelMeasuresSequence,
+                                      DCM_PixelValueTransformationSequence,
+                                      DCM_CTImageFrameTypeSequence,
+                                      DCM_CTReconstructionSequence,
+                                      DCM_CTAcquisitionDetailsSequence,
+                                      DCM_ContrastBolusUsageSequence};
 
     for (const DcmTagKey &tag : macro)
         at->add_macro(group, tag);
@@ -337,7 +341,8 @@ hp_code read_frames(DcmDataset *ds, const hp_slice *object, int frames,
     return HP_OK;
 }
 
-hp_code read_file(const char *path, bool has_pixels, hp_slice_list *list, hp_error *reterr)
+hp_code read_file(const char *path, bool has_pixels, hp_slice_list *list,
+                  hp_error *reterr)
 {
     DcmFileFormat file;
     OFCondition cond;
@@ -362,7 +367,8 @@ hp_code read_file(const char *path, bool has_pixels, hp_slice_list *list, hp_err
     std::strncpy(object.path, path, sizeof object.path - 1);
     get_object(at, &object);
     if (object.sop_instance.text[0] == 0 || object.study.text[0] == 0)
-        return hp_fail(reterr, HP_E_INVALID, "no valid SOP Instance or Study Instance UID");
+        return hp_fail(reterr, HP_E_INVALID,
+                       "no valid SOP Instance or Study Instance UID");
     std::strncpy(object.transfer_syntax.text,
                  DcmXfer(file.getDataset()->getOriginalXfer()).getXferID(),
                  HP_UID_SIZE - 1);
@@ -372,8 +378,8 @@ hp_code read_file(const char *path, bool has_pixels, hp_slice_list *list, hp_err
     if (!has_pixels && (enhanced || std::strcmp(object.sop_class.text, HP_SOP_CT) == 0))
         return hp_fail(reterr, HP_E_TRUNCATED, "a CT object without Pixel Data");
     if (enhanced)
-        return read_frames(file.getDataset(), &object,
-                           get_int(at, DCM_NumberOfFrames), list, reterr);
+        return read_frames(file.getDataset(), &object, get_int(at, DCM_NumberOfFrames),
+                           list, reterr);
 
     hp_slice *s = hp_slice_list_add(list);
     if (s == nullptr)

@@ -64,10 +64,12 @@ static hp_code check_header(const opj_image_t *img, int rows, int columns,
         return hp_fail(reterr, HP_E_UNSUPPORTED, "JPEG 2000: %u components",
                        img->numcomps);
     if (img->comps[0].w != (OPJ_UINT32)columns || img->comps[0].h != (OPJ_UINT32)rows)
-        return hp_fail(reterr, HP_E_MISMATCH, "JPEG 2000: %u x %u samples, header says %d x %d",
-                       img->comps[0].w, img->comps[0].h, columns, rows);
+        return hp_fail(reterr, HP_E_MISMATCH,
+                       "JPEG 2000: %u x %u samples, header says %d x %d", img->comps[0].w,
+                       img->comps[0].h, columns, rows);
     if (img->comps[0].prec > 16)
-        return hp_fail(reterr, HP_E_UNSUPPORTED, "JPEG 2000: %u bits", img->comps[0].prec);
+        return hp_fail(reterr, HP_E_UNSUPPORTED, "JPEG 2000: %u bits",
+                       img->comps[0].prec);
     return HP_OK;
 }
 
@@ -82,9 +84,8 @@ hp_code hp_j2k_decode(const uint8_t *data, size_t len, int rows, int columns,
     hp_code r;
 
     /* PS3.5 A.4.4: a bare code stream; a JP2 box file is a common mistake. */
-    codec = opj_create_decompress(len >= 12 && memcmp(data + 4, "jP  ", 4) == 0
-                                      ? OPJ_CODEC_JP2
-                                      : OPJ_CODEC_J2K);
+    codec = opj_create_decompress(
+        len >= 12 && memcmp(data + 4, "jP  ", 4) == 0 ? OPJ_CODEC_JP2 : OPJ_CODEC_J2K);
     stream = opj_stream_create(64 * 1024, OPJ_TRUE);
     if (codec == NULL || stream == NULL) {
         r = hp_fail(reterr, HP_E_NO_MEMORY, "JPEG 2000");

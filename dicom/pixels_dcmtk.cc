@@ -39,7 +39,8 @@ struct hp_pixel_reader {
     std::vector<uint8_t> bytes;
 };
 
-namespace {
+namespace
+{
 
 void register_codecs()
 {
@@ -124,8 +125,9 @@ hp_code j2k_fragments(DcmPixelSequence *seq, const hp_slice *s, unsigned long *b
             return HP_OK;
         }
     }
-    return frame >= s->frame ? HP_OK
-                             : hp_fail(reterr, HP_E_CORRUPT, "frame %d is not there", s->frame + 1);
+    return frame >= s->frame
+               ? HP_OK
+               : hp_fail(reterr, HP_E_CORRUPT, "frame %d is not there", s->frame + 1);
 }
 
 hp_code decode_j2k(hp_pixel_reader *r, const hp_slice *s, hp_error *reterr)
@@ -134,8 +136,10 @@ hp_code decode_j2k(hp_pixel_reader *r, const hp_slice *s, hp_error *reterr)
     unsigned long begin = 0, end = 0;
     hp_code rc;
 
-    if (r->pixels->getEncapsulatedRepresentation(
-            r->file->getDataset()->getOriginalXfer(), nullptr, seq).bad() ||
+    if (r->pixels
+            ->getEncapsulatedRepresentation(r->file->getDataset()->getOriginalXfer(),
+                                            nullptr, seq)
+            .bad() ||
         seq == nullptr)
         return hp_fail(reterr, HP_E_CORRUPT, "Pixel Data is not encapsulated");
     rc = j2k_fragments(seq, s, &begin, &end, reterr);
@@ -174,10 +178,9 @@ hp_code decode_dcmtk(hp_pixel_reader *r, const hp_slice *s, hp_error *reterr)
         fragment = r->next_fragment;
     // The library asks for an even buffer.
     r->bytes.assign(need + (need & 1), 0);
-    cond = r->pixels->getUncompressedFrame(ds, static_cast<Uint32>(s->frame), fragment,
-                                           r->bytes.data(),
-                                           static_cast<Uint32>(r->bytes.size()), model,
-                                           &r->cache);
+    cond = r->pixels->getUncompressedFrame(
+        ds, static_cast<Uint32>(s->frame), fragment, r->bytes.data(),
+        static_cast<Uint32>(r->bytes.size()), model, &r->cache);
     if (cond.bad())
         return hp_fail(reterr, hp::code_of(cond), "Pixel Data does not decode");
     r->next_frame = s->frame + 1;
@@ -289,8 +292,8 @@ hp_code check_plane(const hp_slice *s, hp_error *reterr)
                        s->samples, s->bits_allocated);
     if (s->bits_stored < 1 || s->high_bit >= s->bits_allocated ||
         s->high_bit + 1 < s->bits_stored)
-        return hp_fail(reterr, HP_E_INVALID, "bits stored %d, high bit %d", s->bits_stored,
-                       s->high_bit);
+        return hp_fail(reterr, HP_E_INVALID, "bits stored %d, high bit %d",
+                       s->bits_stored, s->high_bit);
     if (!std::isfinite(s->slope) || !std::isfinite(s->intercept))
         return hp_fail(reterr, HP_E_INVALID, "no rescale to Hounsfield units");
     return HP_OK;

@@ -81,20 +81,20 @@ static const char *filter_image_type(const char *type)
     static const struct {
         const char *word, *why;
     } WORDS[] = {
-        {"LOCALIZER", "localizer"},        {"SCOUT", "localizer"},
-        {"TOPOGRAM", "localizer"},         {"MPR", "reformatted (MPR)"},
-        {"MPVR", "reformatted (MPR)"},     {"REFORMATTED", "reformatted (MPR)"},
-        {"CPR", "reformatted (curved)"},   {"MIP", "projection (MIP)"},
-        {"MINIP", "projection (MinIP)"},   {"PROJECTION", "projection"},
-        {"VRT", "rendered picture"},       {"SSD", "rendered picture"},
-        {"VOLREN", "rendered picture"},    {"RENDERED", "rendered picture"},
-        {"SCREEN", "screen picture"},      {"SAVE", "screen picture"},
-        {"DOSE", "dose report"},           {"PROT", "protocol page"},
-        {"SUBTRACTION", "subtraction"},    {"SUBTRACT", "subtraction"},
-        {"PERFUSION", "perfusion map"},    {"RCBF", "perfusion map"},
-        {"FUSION", "fused picture"},       {"VNC", "virtual non-contrast"},
-        {"IODINE", "material map"},        {"MATERIAL", "material map"},
-        {"EFFECTIVEZ", "material map"},    {"BOLUS", "bolus tracking"},
+        {"LOCALIZER", "localizer"},      {"SCOUT", "localizer"},
+        {"TOPOGRAM", "localizer"},       {"MPR", "reformatted (MPR)"},
+        {"MPVR", "reformatted (MPR)"},   {"REFORMATTED", "reformatted (MPR)"},
+        {"CPR", "reformatted (curved)"}, {"MIP", "projection (MIP)"},
+        {"MINIP", "projection (MinIP)"}, {"PROJECTION", "projection"},
+        {"VRT", "rendered picture"},     {"SSD", "rendered picture"},
+        {"VOLREN", "rendered picture"},  {"RENDERED", "rendered picture"},
+        {"SCREEN", "screen picture"},    {"SAVE", "screen picture"},
+        {"DOSE", "dose report"},         {"PROT", "protocol page"},
+        {"SUBTRACTION", "subtraction"},  {"SUBTRACT", "subtraction"},
+        {"PERFUSION", "perfusion map"},  {"RCBF", "perfusion map"},
+        {"FUSION", "fused picture"},     {"VNC", "virtual non-contrast"},
+        {"IODINE", "material map"},      {"MATERIAL", "material map"},
+        {"EFFECTIVEZ", "material map"},  {"BOLUS", "bolus tracking"},
     };
 
     for (size_t i = 0; i < sizeof WORDS / sizeof WORDS[0]; i++)
@@ -393,7 +393,8 @@ static hp_code unsuitable(hp_findings *f, hp_code code, const char *reason_code,
 }
 
 /* Every object of the list counts, images or not. */
-static hp_code check_one_patient(const hp_slice_list *list, hp_findings *f, hp_error *reterr)
+static hp_code check_one_patient(const hp_slice_list *list, hp_findings *f,
+                                 hp_error *reterr)
 {
     const hp_slice *first = &list->item[0];
 
@@ -403,7 +404,8 @@ static hp_code check_one_patient(const hp_slice_list *list, hp_findings *f, hp_e
         if (strcmp(p->study.text, first->study.text) != 0)
             return unsuitable(f, HP_E_MISMATCH, "two_studies", reterr,
                               "the images belong to more than one study");
-        if (memcmp(p->patient_digest, first->patient_digest, sizeof p->patient_digest) != 0)
+        if (memcmp(p->patient_digest, first->patient_digest, sizeof p->patient_digest) !=
+            0)
             return unsuitable(f, HP_E_MISMATCH, HP_WHY_TWO_PATIENTS, reterr,
                               "two different patient IDs in one study");
     }
@@ -509,8 +511,8 @@ static hp_code judge(sorting *w, hp_findings *f, hp_error *reterr)
     if (broken != NULL)
         return say_broken(broken, f, reterr);
     return unsuitable(f, HP_E_UNSUITABLE,
-                      choice.ambiguous ? HP_WHY_AMBIGUOUS : HP_WHY_NO_VENOUS, reterr, "%s",
-                      choice.reason);
+                      choice.ambiguous ? HP_WHY_AMBIGUOUS : HP_WHY_NO_VENOUS, reterr,
+                      "%s", choice.reason);
 }
 
 static void sorting_done(sorting *w)
@@ -522,7 +524,8 @@ static void sorting_done(sorting *w)
 }
 
 /* Moves the stacks that have a phase into the assembly. */
-static hp_code take_phases(sorting *w, hp_findings *f, hp_assembly **ret, hp_error *reterr)
+static hp_code take_phases(sorting *w, hp_findings *f, hp_assembly **ret,
+                           hp_error *reterr)
 {
     hp_assembly *a = calloc(1, sizeof *a);
 
@@ -592,8 +595,9 @@ void hp_assembly_free(hp_assembly *a)
 
 const hp_stack *hp_assembly_stack(const hp_assembly *a, hp_phase phase)
 {
-    return phase >= 0 && phase < HP_PHASES && a->phase[phase].plane != NULL ? &a->phase[phase]
-                                                                           : NULL;
+    return phase >= 0 && phase < HP_PHASES && a->phase[phase].plane != NULL
+               ? &a->phase[phase]
+               : NULL;
 }
 
 bool hp_assembly_has(const hp_assembly *a, hp_phase phase)

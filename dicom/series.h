@@ -37,15 +37,18 @@ typedef hp_code (*hp_phase_image_fn)(const hp_slice *const *plane, int planes,
 typedef struct hp_series_rules {
     const hp_phase_rule *rule;
     int rule_count;
-    double min_coverage_mm;  /* 120 */
-    int min_slices;          /* NC may have 10 mm slices: 12 */
-    double max_thickness_mm; /* 10 */
-    double max_tilt_deg;     /* 5: axial within */
+    double min_coverage_mm;     /* 120 */
+    int min_slices;             /* NC may have 10 mm slices: 12 */
+    double max_thickness_mm;    /* 10 */
+    double max_tilt_deg;        /* 5: axial within */
     double prefer_thickness_mm; /* of several reconstructions, nearest to: 5 */
-    hp_phase_image_fn image; /* (optional) */
+    hp_phase_image_fn image;    /* (optional) */
     void *payload;
 } hp_series_rules;
-#define HP_SERIES_RULES_INIT {NULL, 0, 120.0, 12, 10.0, 5.0, 5.0, NULL, NULL}
+#define HP_SERIES_RULES_INIT                                                             \
+    {                                                                                    \
+        NULL, 0, 120.0, 12, 10.0, 5.0, 5.0, NULL, NULL                                   \
+    }
 
 /* reason_code of an unsuitable study. */
 #define HP_WHY_TWO_PATIENTS "two_patients"

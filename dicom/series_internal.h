@@ -9,22 +9,22 @@ enum { HP_STACK_MAX_PER_SERIES = 12, HP_STACK_MAX = 48, HP_NOTE_MAX = 256 };
 /* Why a stack cannot be used; decides which reason a study gets. */
 typedef enum hp_stack_fault {
     HP_STACK_FINE = 0,
-    HP_STACK_NOT_CT,     /* no CT image, or not of a body region in planes */
-    HP_STACK_FILTERED,   /* localizer, derived, too few slices, ... */
-    HP_STACK_GEOMETRY,   /* missing slice, tilt, changing spacing */
-    HP_STACK_SPARE,      /* another reconstruction of one that is used */
-    HP_STACK_UNCLEAR,    /* nothing says which phase */
-    HP_STACK_UNUSED      /* another phase's stack was preferred */
+    HP_STACK_NOT_CT,   /* no CT image, or not of a body region in planes */
+    HP_STACK_FILTERED, /* localizer, derived, too few slices, ... */
+    HP_STACK_GEOMETRY, /* missing slice, tilt, changing spacing */
+    HP_STACK_SPARE,    /* another reconstruction of one that is used */
+    HP_STACK_UNCLEAR,  /* nothing says which phase */
+    HP_STACK_UNUSED    /* another phase's stack was preferred */
 } hp_stack_fault;
 
 /* Planes of one series and one acquisition. */
 typedef struct hp_stack {
     const hp_slice **plane; /* feet to head once the geometry is checked */
     int count;
-    int series;      /* running number of its series in the study */
-    int part;        /* which acquisition inside the series, 0-based */
-    int group;       /* stacks of one group are parts of one series, in the order
-                        of acquisition number, time or instance number */
+    int series; /* running number of its series in the study */
+    int part;   /* which acquisition inside the series, 0-based */
+    int group;  /* stacks of one group are parts of one series, in the order
+                   of acquisition number, time or instance number */
 
     hp_geom geom;
     double thickness_mm;
@@ -67,8 +67,8 @@ const char *hp_stack_name(const hp_stack *s, char ret[48]);
 
 /* -- series_phase.c -- */
 typedef struct hp_phase_choice {
-    bool ambiguous;      /* the venous phase is not clear */
-    char reason[200];    /* when ambiguous, or when there is no venous phase */
+    bool ambiguous;   /* the venous phase is not clear */
+    char reason[200]; /* when ambiguous, or when there is no venous phase */
 } hp_phase_choice;
 /* Gives each fine stack its phase, or a fault and why. */
 hp_code hp_phases_choose(hp_stack *stack, int count, const hp_series_rules *rules,

@@ -54,7 +54,8 @@ static void mirror_columns(int16_t *plane, int rows, int columns)
 }
 
 /* out(i) = in(i - shift), linear, padding outside. */
-static void shift_line(const int16_t *in, int16_t *out, int n, size_t stride, double shift)
+static void shift_line(const int16_t *in, int16_t *out, int n, size_t stride,
+                       double shift)
 {
     double whole = floor(-shift), part = -shift - whole;
 
@@ -83,8 +84,8 @@ static hp_code shift_plane(int16_t *plane, int rows, int columns, double down_px
     if (fabs(right_px) >= NO_SHIFT_PX) {
         memcpy(copy, plane, n * sizeof *copy);
         for (int y = 0; y < rows; y++)
-            shift_line(copy + (size_t)y * (size_t)columns, plane + (size_t)y * (size_t)columns,
-                       columns, 1, right_px);
+            shift_line(copy + (size_t)y * (size_t)columns,
+                       plane + (size_t)y * (size_t)columns, columns, 1, right_px);
     }
     free(copy);
     return HP_OK;
@@ -101,7 +102,8 @@ static double offset_px(const hp_stack *s, int k, int axis)
     return off / s->geom.spacing_mm[axis];
 }
 
-static hp_code load_plane(const loading *w, int k, hp_pixel_reader *reader, hp_error *reterr)
+static hp_code load_plane(const loading *w, int k, hp_pixel_reader *reader,
+                          hp_error *reterr)
 {
     const hp_stack *s = w->stack;
     int rows = s->geom.n[HP_Y], columns = s->geom.n[HP_X];
@@ -109,15 +111,15 @@ static hp_code load_plane(const loading *w, int k, hp_pixel_reader *reader, hp_e
     hp_code r = hp_pixel_reader_plane(reader, s->plane[k], plane, reterr);
 
     if (r != HP_OK)
-        return hp_wrap(reterr, r, "instance %d of series %d", s->plane[k]->instance_number,
-                       s->plane[k]->series_number);
+        return hp_wrap(reterr, r, "instance %d of series %d",
+                       s->plane[k]->instance_number, s->plane[k]->series_number);
     if (s->flip_x)
         mirror_rows(plane, rows, columns);
     if (s->flip_y)
         mirror_columns(plane, rows, columns);
     if (s->shift_px[0] >= NO_SHIFT_PX || s->shift_px[1] >= NO_SHIFT_PX)
-        return shift_plane(plane, rows, columns, offset_px(s, k, HP_Y), offset_px(s, k, HP_X),
-                           reterr);
+        return shift_plane(plane, rows, columns, offset_px(s, k, HP_Y),
+                           offset_px(s, k, HP_X), reterr);
     return HP_OK;
 }
 
@@ -159,7 +161,8 @@ hp_code hp_assembly_load(const hp_assembly *a, hp_phase phase, hp_volume **ret,
     work.vol = vol;
     /* Frames of one file are decoded in order: a second reader would walk the
      * file twice. No second thread is no fault. */
-    helped = s->plane[0]->frames == 1 && pthread_create(&thread, NULL, load_some, &two) == 0;
+    helped =
+        s->plane[0]->frames == 1 && pthread_create(&thread, NULL, load_some, &two) == 0;
     load_some(&one);
     if (helped)
         pthread_join(thread, NULL);

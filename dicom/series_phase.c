@@ -96,8 +96,10 @@ static void weigh_agent_phase(candidate *c)
     static const struct {
         const char *term;
         hp_phase phase;
-    } TERMS[] = {{"PRE_CONTRAST", HP_PHASE_NC}, {"ARTERIAL", HP_PHASE_A},
-                 {"PORTAL_VENOUS", HP_PHASE_V}, {"VENOUS", HP_PHASE_V},
+    } TERMS[] = {{"PRE_CONTRAST", HP_PHASE_NC},
+                 {"ARTERIAL", HP_PHASE_A},
+                 {"PORTAL_VENOUS", HP_PHASE_V},
+                 {"VENOUS", HP_PHASE_V},
                  {"DELAYED", HP_PHASE_D}};
 
     for (size_t i = 0; i < sizeof TERMS / sizeof TERMS[0]; i++)
@@ -128,7 +130,8 @@ static void find_bolus_times(candidate *c, int n)
         const hp_slice *p = c[i].stack->plane[0];
         double s = c[i].stack->time_s - p->contrast_start_s;
 
-        c[i].after_bolus_s = !c[i].stack->time_is_content && s > -3600 && s < 3600 ? s : NAN;
+        c[i].after_bolus_s =
+            !c[i].stack->time_is_content && s > -3600 && s < 3600 ? s : NAN;
     }
     for (int i = 0; i < n; i++)
         for (int k = 0; k < i; k++) {
@@ -198,7 +201,8 @@ static void to_log(candidate *c)
         c->weight[k] = log(c->weight[k] / sum);
 }
 
-static hp_code weigh_all(candidate *c, int n, const hp_series_rules *rules, hp_error *reterr)
+static hp_code weigh_all(candidate *c, int n, const hp_series_rules *rules,
+                         hp_error *reterr)
 {
     find_bolus_times(c, n);
     for (int i = 0; i < n; i++) {
@@ -234,8 +238,8 @@ static double gap_penalty(int p, int q, double gap_s)
         [HP_PHASE_NC] = {[HP_PHASE_A] = {10, 15, 1200, 7200},
                          [HP_PHASE_V] = {30, 45, 1200, 7200},
                          [HP_PHASE_D] = {90, 120, 2400, 7200}},
-        [HP_PHASE_A] = {[HP_PHASE_V] = {12, 18, 75, 120},
-                        [HP_PHASE_D] = {75, 110, 600, 1200}},
+        [HP_PHASE_A] =
+            {[HP_PHASE_V] = {12, 18, 75, 120}, [HP_PHASE_D] = {75, 110, 600, 1200}},
         [HP_PHASE_V] = {[HP_PHASE_D] = {40, 60, 600, 1200}},
     };
 
@@ -351,10 +355,12 @@ static void doubt_times(hp_stack *stack, int count)
 
     for (int i = 0; i < count; i++)
         for (int k = 0; k < i; k++) {
-            unsigned a = hp_stack_words(&stack[i], NULL), b = hp_stack_words(&stack[k], NULL);
+            unsigned a = hp_stack_words(&stack[i], NULL),
+                     b = hp_stack_words(&stack[k], NULL);
 
-            if (stack[i].fault == HP_STACK_FINE && stack[k].fault == HP_STACK_FINE && a != 0 &&
-                b != 0 && (a & b) == 0 && fabs(stack[i].time_s - stack[k].time_s) < 2)
+            if (stack[i].fault == HP_STACK_FINE && stack[k].fault == HP_STACK_FINE &&
+                a != 0 && b != 0 && (a & b) == 0 &&
+                fabs(stack[i].time_s - stack[k].time_s) < 2)
                 doubt = true;
         }
     for (int i = 0; i < count && doubt; i++)
@@ -403,7 +409,8 @@ static void say_why(const candidate *c, hp_phase phase)
     else if ((c->words >> phase) & 1)
         snprintf(s->why, sizeof s->why, "the header says '%s'", c->word);
     else if (!isnan(c->after_bolus_s))
-        snprintf(s->why, sizeof s->why, "%.0f s after the start of contrast", c->after_bolus_s);
+        snprintf(s->why, sizeof s->why, "%.0f s after the start of contrast",
+                 c->after_bolus_s);
     else if (phase == HP_PHASE_NC && c->agent_hint)
         snprintf(s->why, sizeof s->why, "no contrast agent, unlike the other series");
     else if (!isnan(s->time_s))
@@ -453,8 +460,8 @@ static void leave_unclear(hp_stack *s, const double best_as[ROLES], double limit
     list_roles(best_as, limit, roles, sizeof roles);
     s->fault = HP_STACK_UNCLEAR;
     snprintf(s->why, sizeof s->why,
-             roles[0] != 0 ? "phase not clear from the header: %s; a phase rule can say" :
-                             "phase not clear from the header%s; a phase rule can say",
+             roles[0] != 0 ? "phase not clear from the header: %s; a phase rule can say"
+                           : "phase not clear from the header%s; a phase rule can say",
              roles);
 }
 
@@ -469,19 +476,22 @@ static void explain_ambiguity(const candidate *c, int n, hp_phase_choice *ret)
 
         if (c[i].stack->fault != HP_STACK_UNCLEAR || used > 60)
             continue;
-        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", used > 0 ? ", " : "",
-                                 hp_stack_name(c[i].stack, name));
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s",
+                                 used > 0 ? ", " : "", hp_stack_name(c[i].stack, name));
     }
     ret->ambiguous = true;
     snprintf(ret->reason, sizeof ret->reason,
-             "headers do not say which phase is the venous one (%s); add a rule to phase_rules "
-             "(phase, description or series_number) and retry", list);
+             "headers do not say which phase is the venous one (%s); add a rule to "
+             "phase_rules "
+             "(phase, description or series_number) and retry",
+             list);
 }
 
 static void explain_no_venous(int n, hp_phase_choice *ret)
 {
     snprintf(ret->reason, sizeof ret->reason,
-             "no venous phase among %d usable acquisition%s; if one is, add a rule to phase_rules "
+             "no venous phase among %d usable acquisition%s; if one is, add a rule to "
+             "phase_rules "
              "(phase: V, description or series_number) and retry",
              n, n == 1 ? "" : "s");
 }
@@ -498,11 +508,12 @@ static int gather(hp_stack *stack, int count, candidate *c, const hp_series_rule
         rule = find_rule(rules, stack[i].plane[0]);
         if (rule >= 0 && rules->rule[rule].phase == HP_PHASE_NONE) {
             stack[i].fault = HP_STACK_UNUSED;
-            snprintf(stack[i].why, sizeof stack[i].why, "left out by site phase rule %d", rule + 1);
+            snprintf(stack[i].why, sizeof stack[i].why, "left out by site phase rule %d",
+                     rule + 1);
         } else if (n == MAX_CANDIDATES) {
             stack[i].fault = HP_STACK_UNUSED;
-            snprintf(stack[i].why, sizeof stack[i].why, "more than %d acquisitions to choose from",
-                     MAX_CANDIDATES);
+            snprintf(stack[i].why, sizeof stack[i].why,
+                     "more than %d acquisitions to choose from", MAX_CANDIDATES);
         } else {
             memset(&c[n], 0, sizeof c[n]);
             c[n].rule = rule;
@@ -546,7 +557,8 @@ hp_code hp_phases_choose(hp_stack *stack, int count, const hp_series_rules *rule
                 best.of[role] = -1;
         } else if (role == OTHER) {
             s->fault = HP_STACK_UNUSED;
-            snprintf(s->why, sizeof s->why, "no phase of the four, or one that is there already");
+            snprintf(s->why, sizeof s->why,
+                     "no phase of the four, or one that is there already");
         } else {
             s->phase = (hp_phase)role;
             say_why(&c[i], s->phase);

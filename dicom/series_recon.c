@@ -37,8 +37,10 @@ unsigned hp_stack_words(const hp_stack *s, const char **ret_word)
 
 double hp_stack_overlap_mm(const hp_stack *a, const hp_stack *b)
 {
-    double lo_a = a->plane[0]->position_mm[2], hi_a = a->plane[a->count - 1]->position_mm[2];
-    double lo_b = b->plane[0]->position_mm[2], hi_b = b->plane[b->count - 1]->position_mm[2];
+    double lo_a = a->plane[0]->position_mm[2],
+           hi_a = a->plane[a->count - 1]->position_mm[2];
+    double lo_b = b->plane[0]->position_mm[2],
+           hi_b = b->plane[b->count - 1]->position_mm[2];
 
     return fmin(hi_a, hi_b) - fmax(lo_a, lo_b);
 }
@@ -53,8 +55,8 @@ static double extent_mm(const hp_stack *s)
  * letters, of which C to F and Y are sharp. */
 static bool is_sharp(const char *kernel)
 {
-    static const char *const WORDS[] = {"BONE", "LUNG", "EDGE", "SHARP", "ULTRA", "YB",
-                                        "YC",   "YD",   "YE"};
+    static const char *const WORDS[] = {"BONE", "LUNG", "EDGE", "SHARP", "ULTRA",
+                                        "YB",   "YC",   "YD",   "YE"};
     const char *digit = strpbrk(kernel, "0123456789");
     long number = digit != NULL ? strtol(digit, NULL, 10) : 0;
 
@@ -62,7 +64,8 @@ static bool is_sharp(const char *kernel)
         if (strncasecmp(kernel, WORDS[i], strlen(WORDS[i])) == 0)
             return true;
     if (digit == NULL)
-        return (kernel[0] == 'D' || kernel[0] == 'E' || kernel[0] == 'F') && kernel[1] == 0;
+        return (kernel[0] == 'D' || kernel[0] == 'E' || kernel[0] == 'F') &&
+               kernel[1] == 0;
     if (strncasecmp(kernel, "FC", 2) == 0)
         return number >= 30 && number < 90;
     if (strchr("BIHQ", toupper((unsigned char)kernel[0])) != NULL)
@@ -102,7 +105,8 @@ static bool same_reconstruction(const hp_stack *a, const hp_stack *b)
 {
     const hp_slice *x = a->plane[0], *y = b->plane[0];
 
-    return fabs(a->thickness_mm - b->thickness_mm) < 0.3 && strcmp(x->kernel, y->kernel) == 0 &&
+    return fabs(a->thickness_mm - b->thickness_mm) < 0.3 &&
+           strcmp(x->kernel, y->kernel) == 0 &&
            fabs(x->spacing_mm[0] - y->spacing_mm[0]) < 1e-3 && x->rows == y->rows &&
            fabs(a->geom.spacing_mm[HP_Z] - b->geom.spacing_mm[HP_Z]) < 0.05;
 }
@@ -124,7 +128,8 @@ static bool same_acquisition(const hp_stack *a, const hp_stack *b)
         return false;
     if (timed)
         return fabs(a->time_s - b->time_s) <= 1.5;
-    return words_a != 0 && words_a == words_b && (acq_a < 0 || acq_b < 0 || acq_a == acq_b);
+    return words_a != 0 && words_a == words_b &&
+           (acq_a < 0 || acq_b < 0 || acq_a == acq_b);
 }
 
 void hp_stacks_spare(hp_stack *stack, int count, const hp_series_rules *rules)

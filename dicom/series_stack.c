@@ -66,7 +66,8 @@ static int by_position(const void *a, const void *b)
 
 static int by_time(const void *a, const void *b)
 {
-    double x = ((const spot *)a)->plane->acquired_s, y = ((const spot *)b)->plane->acquired_s;
+    double x = ((const spot *)a)->plane->acquired_s,
+           y = ((const spot *)b)->plane->acquired_s;
 
     if (x < y || x > y)
         return x < y ? -1 : 1;
@@ -328,9 +329,10 @@ hp_code hp_stacks_split(const hp_slice **plane, int n, int series, int group,
                      HP_STACK_MAX_PER_SERIES);
         } else if (!clear) {
             stack[*count].fault = HP_STACK_GEOMETRY;
-            snprintf(stack[*count].why, sizeof stack[*count].why,
-                     "positions occur several times and neither acquisition number, time nor "
-                     "instance number tells the acquisitions apart");
+            snprintf(
+                stack[*count].why, sizeof stack[*count].why,
+                "positions occur several times and neither acquisition number, time nor "
+                "instance number tells the acquisitions apart");
         }
         ++*count;
     }
@@ -410,7 +412,8 @@ static bool check_steps(hp_stack *s, const double *at)
             continue;
         if (times > 1.5 && fabs(times - round(times)) * usual <= 2 * tol)
             fault(s, HP_STACK_GEOMETRY,
-                  "%d missing slice%s: a gap of %.1f mm at z = %.1f mm where slices are %.2f mm apart",
+                  "%d missing slice%s: a gap of %.1f mm at z = %.1f mm where slices are "
+                  "%.2f mm apart",
                   (int)round(times) - 1, round(times) > 2 ? "s" : "", step,
                   s->plane[i]->position_mm[2], usual);
         else if (times < 0.5)
@@ -419,8 +422,8 @@ static bool check_steps(hp_stack *s, const double *at)
                   s->plane[i]->position_mm[2], usual);
         else
             fault(s, HP_STACK_GEOMETRY,
-                  "slice spacing changes: %.2f mm at z = %.1f mm, elsewhere %.2f mm", step,
-                  s->plane[i]->position_mm[2], usual);
+                  "slice spacing changes: %.2f mm at z = %.1f mm, elsewhere %.2f mm",
+                  step, s->plane[i]->position_mm[2], usual);
         return false;
     }
     return true;
@@ -439,7 +442,8 @@ static bool check_axes(hp_stack *s, const double normal[3], double max_tilt_deg)
     }
     if (tilt > max_tilt_deg) {
         fault(s, HP_STACK_GEOMETRY,
-              "tilted by %.1f degrees; up to %.0f degrees can be resampled", tilt, max_tilt_deg);
+              "tilted by %.1f degrees; up to %.0f degrees can be resampled", tilt,
+              max_tilt_deg);
         return false;
     }
     if (fabs(row[0]) < cos(15 / RAD) || fabs(col[1]) < cos(15 / RAD)) {
@@ -482,7 +486,8 @@ static bool check_shear(hp_stack *s, const double *at, double max_tilt_deg)
             double off = 0;
 
             for (int i = 0; i < 3; i++)
-                off += (s->plane[k]->position_mm[i] - first->position_mm[i]) * s->geom.axis[a][i];
+                off += (s->plane[k]->position_mm[i] - first->position_mm[i]) *
+                       s->geom.axis[a][i];
             off = fabs(off) / first->spacing_mm[a == HP_Y ? 0 : 1];
             s->shift_px[a == HP_Y ? 0 : 1] = fmax(s->shift_px[a == HP_Y ? 0 : 1], off);
         }
@@ -502,9 +507,11 @@ static void fill_geometry(hp_stack *s, const double *at)
     memcpy(s->geom.origin_mm, p->position_mm, sizeof s->geom.origin_mm);
     for (int i = 0; i < 3; i++) {
         if (s->flip_x)
-            s->geom.origin_mm[i] -= s->geom.axis[HP_X][i] * p->spacing_mm[1] * (p->columns - 1);
+            s->geom.origin_mm[i] -=
+                s->geom.axis[HP_X][i] * p->spacing_mm[1] * (p->columns - 1);
         if (s->flip_y)
-            s->geom.origin_mm[i] -= s->geom.axis[HP_Y][i] * p->spacing_mm[0] * (p->rows - 1);
+            s->geom.origin_mm[i] -=
+                s->geom.axis[HP_Y][i] * p->spacing_mm[0] * (p->rows - 1);
     }
 }
 
@@ -530,7 +537,8 @@ void hp_stack_check(hp_stack *s, const hp_series_rules *rules)
     if (s->fault != HP_STACK_FINE)
         return;
     if (s->count < 2 || s->count < rules->min_slices / 2) {
-        fault(s, HP_STACK_FILTERED, "too few slices: %d, needs %d", s->count, rules->min_slices);
+        fault(s, HP_STACK_FILTERED, "too few slices: %d, needs %d", s->count,
+              rules->min_slices);
         return;
     }
     at = malloc((size_t)s->count * sizeof *at);
@@ -543,7 +551,8 @@ void hp_stack_check(hp_stack *s, const hp_series_rules *rules)
         sort_planes(s, normal, at);
         fill_facts(s);
         covered = at[s->count - 1] - at[0];
-        thick = s->thickness_mm > 0 ? s->thickness_mm : covered / (s->count > 1 ? s->count - 1 : 1);
+        thick = s->thickness_mm > 0 ? s->thickness_mm
+                                    : covered / (s->count > 1 ? s->count - 1 : 1);
         covered += thick;
         if (thick > rules->max_thickness_mm + 0.01)
             fault(s, HP_STACK_FILTERED, "slices of %.1f mm, thicker than %.0f mm", thick,

@@ -16,7 +16,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NC = 1u << HP_PHASE_NC, A = 1u << HP_PHASE_A, V = 1u << HP_PHASE_V, D = 1u << HP_PHASE_D };
+enum {
+    NC = 1u << HP_PHASE_NC,
+    A = 1u << HP_PHASE_A,
+    V = 1u << HP_PHASE_V,
+    D = 1u << HP_PHASE_D
+};
 
 /* Latin-1 letters 0xC0..0xFF without their accents; Turkish Latin-5 differs in
  * six places, of which 0xF0 (g), 0xFD (dotless i) and 0xFE (s) matter here. */
@@ -28,11 +33,20 @@ static char fold_latin(unsigned code)
     if (code >= 0xC0 && code <= 0xFF)
         return LATIN[code - 0xC0];
     switch (code) {
-    case 0x11E: case 0x11F: return 'g'; /* g breve */
-    case 0x130: case 0x131: return 'i'; /* Turkish i */
-    case 0x15E: case 0x15F: return 's'; /* s cedilla */
-    case 0x160: case 0x161: return 's';
-    default: return ' ';
+    case 0x11E:
+    case 0x11F:
+        return 'g'; /* g breve */
+    case 0x130:
+    case 0x131:
+        return 'i'; /* Turkish i */
+    case 0x15E:
+    case 0x15F:
+        return 's'; /* s cedilla */
+    case 0x160:
+    case 0x161:
+        return 's';
+    default:
+        return ' ';
     }
 }
 
@@ -101,6 +115,7 @@ static void split_joiners(char *folded)
     }
 }
 
+/* clang-format off */
 static const struct {
     const char *word;
     unsigned phase;
@@ -140,6 +155,7 @@ static const struct {
     {"tardio", D}, {"spat", D}, {"spaet", D}, {"spatphase", D}, {"spaetphase", D},
     {"retardo", D}, {"retardada", D}, {"gec", D},
 };
+/* clang-format on */
 
 /* Blanks the word at `at` so that its parts are not counted again. */
 static void blank(char *at, size_t len)
@@ -175,10 +191,12 @@ static unsigned timing_words(const char *folded)
         while (*end == ' ')
             end++;
         unit = strcspn(end, " ");
-        if ((unit == 1 && *end == 's') || (unit >= 3 && unit <= 7 && strncmp(end, "sec", 3) == 0) ||
+        if ((unit == 1 && *end == 's') ||
+            (unit >= 3 && unit <= 7 && strncmp(end, "sec", 3) == 0) ||
             (unit == 3 && strncmp(end, "sek", 3) == 0))
             hit |= seconds_to_phase(v);
-        else if ((unit == 3 || unit == 4) && strncmp(end, "min", 3) == 0 && v >= 2 && v <= 20)
+        else if ((unit == 3 || unit == 4) && strncmp(end, "min", 3) == 0 && v >= 2 &&
+                 v <= 20)
             hit |= D;
     }
     return hit;

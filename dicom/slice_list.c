@@ -104,7 +104,7 @@ hp_code hp_slice_read_dir(const char *dir, hp_slice_list *list, int *ret_skipped
         return r;
     *ret_skipped = skipped;
     if (list->count == before)
-        return hp_fail(reterr, HP_E_EMPTY, "no DICOM image in the folder (%d other files)",
-                       skipped);
+        return hp_fail(reterr, HP_E_EMPTY,
+                       "no DICOM image in the folder (%d other files)", skipped);
     return HP_OK;
 }

@@ -57,8 +57,12 @@ static hp_slice one_plane(void)
     hp_slice_list l = HP_SLICE_LIST_INIT;
     hp_slice s;
 
-    ct_world_add(&l, &(ct_stack){.series = 3, .description = "venous", .count = 1,
-                                 .time_s = 36000, .contrast_start_s = 35930, .agent = "X"});
+    ct_world_add(&l, &(ct_stack){.series = 3,
+                                 .description = "venous",
+                                 .count = 1,
+                                 .time_s = 36000,
+                                 .contrast_start_s = 35930,
+                                 .agent = "X"});
     s = l.item[0];
     hp_slice_list_done(&l);
     return s;
@@ -163,7 +167,8 @@ static void test_pixels__are_rescaled(void **state)
     r = read_one(in_dir("a.dcm"));
     hu = pixels_of(&r);
     for (int i = 0; i < PIXELS; i++)
-        assert_int_equal(hu[i], (int)floor(2.0 * ct_world_word(&s, i / SIDE, i % SIDE) - 1999.9));
+        assert_int_equal(
+            hu[i], (int)floor(2.0 * ct_world_word(&s, i / SIDE, i % SIDE) - 1999.9));
     free(hu);
 }
 
@@ -222,7 +227,8 @@ static void test_pixels__below_air_is_padding(void **state)
 
     (void)state;
     s.intercept = 0;
-    expect_words(s, (uint16_t[]){(uint16_t)-2000, (uint16_t)-1025, (uint16_t)-1023, 32767},
+    expect_words(s,
+                 (uint16_t[]){(uint16_t)-2000, (uint16_t)-1025, (uint16_t)-1023, 32767},
                  (int[]){HP_PAD_HU, HP_PAD_HU, -1023, 32767}, 4);
     s.slope = 10;
     expect_words(s, (uint16_t[]){32767}, (int[]){32767}, 1);
@@ -286,7 +292,8 @@ static void expect_codec(const char *tool, const char *syntax, bool lossy)
 
         worst = off > worst ? off : worst;
     }
-    assert_in_range(worst, 0, lossy ? 150 : 0); /* the test pattern is no friend of JPEG */
+    assert_in_range(worst, 0,
+                    lossy ? 150 : 0); /* the test pattern is no friend of JPEG */
     free(hu);
 }
 
@@ -346,10 +353,12 @@ static void test_codec__jpeg_ls_lossy(void **state)
 
 static void test_codec__one_real_image_in_seven_codecs(void **state)
 {
-    static const char *const NAME[] = {
-        "vendor/ge_ct1_implicit_le.dcm",    "vendor/ge_ct1_jpeg_lossless_sv1.dcm",
-        "vendor/ge_ct1_jpegls_lossless.dcm", "vendor/ge_ct1_j2k_lossless.dcm",
-        "vendor/ge_ct1_rle.dcm",            "vendor/nema_ct1_jpegls_fragmented_bot.dcm"};
+    static const char *const NAME[] = {"vendor/ge_ct1_implicit_le.dcm",
+                                       "vendor/ge_ct1_jpeg_lossless_sv1.dcm",
+                                       "vendor/ge_ct1_jpegls_lossless.dcm",
+                                       "vendor/ge_ct1_j2k_lossless.dcm",
+                                       "vendor/ge_ct1_rle.dcm",
+                                       "vendor/nema_ct1_jpegls_fragmented_bot.dcm"};
     hp_slice plain = read_one(sample("vendor/ge_ct1_explicit_le.dcm")), other;
     int16_t *want = pixels_of(&plain), *got;
     double error = 0;
@@ -392,7 +401,8 @@ static void test_codec__enhanced_frames_in_any_order(void **state)
         assert_int_equal(hp_slice_read(sample(NAME[n]), &l, &e), HP_OK);
         assert_int_equal(l.count, 2);
         assert_int_equal(l.item[1].frames, 2);
-        assert_true(fabs(l.item[1].position_mm[2] - l.item[0].position_mm[2] - 10) < 1e-3);
+        assert_true(fabs(l.item[1].position_mm[2] - l.item[0].position_mm[2] - 10) <
+                    1e-3);
         assert_int_equal(hp_pixel_reader_new(&r, &e), HP_OK);
         for (int i = 0; i < 5; i++) {
             int f = ORDER[i];
@@ -540,8 +550,9 @@ static void test_bad__flipped_bytes_never_crash(void **state)
 /* 20,000 sequences inside each other: DCMTK's own parser dies of it. */
 static void test_bad__a_nesting_bomb_stays_outside(void **state)
 {
-    static const uint8_t NEST[] = {0x40, 0, 0x54, 0xA7, 'S', 'Q', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF,
-                                   0xFE, 0xFF, 0, 0xE0, 0xFF, 0xFF, 0xFF, 0xFF};
+    static const uint8_t NEST[] = {0x40, 0,    0x54, 0xA7, 'S',  'Q',  0,
+                                   0,    0xFF, 0xFF, 0xFF, 0xFF, 0xFE, 0xFF,
+                                   0,    0xE0, 0xFF, 0xFF, 0xFF, 0xFF};
     hp_slice s = one_plane();
     size_t len, meta = 132 + 12;
     uint8_t *data, *bomb = malloc(132 + 1000 + 20000 * sizeof NEST);

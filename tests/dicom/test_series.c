@@ -88,7 +88,8 @@ static void add_four(world *w)
 {
     ct_world_add(&w->list, &(ct_stack){.series = 2, .description = "Abd native 5.0"});
     ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "Liver ART"});
-    ct_world_add(&w->list, &(ct_stack){.series = 4, .description = "Liver PORTAL VENOUS"});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 4, .description = "Liver PORTAL VENOUS"});
     ct_world_add(&w->list, &(ct_stack){.series = 5, .description = "Liver delayed"});
 }
 
@@ -116,7 +117,9 @@ static void test_words__name_phases(void **state)
         {"temps art\xC3\xA9riel", "A"},
         {"sans injection", "NC"},
         {"tardif", "D"},
-        {"FASE TARD\xC3\x8D" "A", "D"},
+        {"FASE TARD\xC3\x8D"
+         "A",
+         "D"},
         {"Ven\xC3\xB6z faz", "V"},
         {"ge\xC3\xA7 faz", "D"},
         {"ge\xE7 faz", "D"},
@@ -213,10 +216,13 @@ static void test_series__unnamed_phases_without_times_are_ambiguous(void **state
 {
     world *w = *state;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 2, .description = "PRE LIVER", .step_mm = 10,
-                                       .count = 20});
-    ct_world_add(&w->list, &(ct_stack){.series = 4, .description = "LIVER 3 PHASE (C/A/P)"});
-    ct_world_add(&w->list, &(ct_stack){.series = 103, .description = "LIVER 3 PHASE (C/A/P)"});
+    ct_world_add(
+        &w->list,
+        &(ct_stack){.series = 2, .description = "PRE LIVER", .step_mm = 10, .count = 20});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 4, .description = "LIVER 3 PHASE (C/A/P)"});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 103, .description = "LIVER 3 PHASE (C/A/P)"});
     assemble(w);
     expect_unsuitable(w, HP_WHY_AMBIGUOUS);
     assert_non_null(strstr(w->f.reason, "phase_rules"));
@@ -228,7 +234,8 @@ static void test_series__a_site_rule_decides(void **state)
 {
     world *w = *state;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 4, .description = "Recon 2: LIVER 3 PHASE"});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 4, .description = "Recon 2: LIVER 3 PHASE"});
     ct_world_add(&w->list, &(ct_stack){.series = 103, .description = "LIVER 3 PHASE"});
     w->rule[0] = (hp_phase_rule){HP_PHASE_A, "recon 2", -1};
     w->rule[1] = (hp_phase_rule){HP_PHASE_V, "", 103};
@@ -244,8 +251,10 @@ static void test_series__a_site_rule_beats_words_and_times(void **state)
 {
     world *w = *state;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 2, .description = "venous", .time_s = 36000});
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "arterial", .time_s = 36040});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 2, .description = "venous", .time_s = 36000});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 3, .description = "arterial", .time_s = 36040});
     w->rule[0] = (hp_phase_rule){HP_PHASE_V, "arterial", -1};
     w->rule[1] = (hp_phase_rule){HP_PHASE_A, "venous", -1};
     w->rules.rule_count = 2;
@@ -345,8 +354,10 @@ static void test_series__delay_after_the_bolus(void **state)
     world *w = *state;
 
     ct_world_add(&w->list, &(ct_stack){.series = 2, .time_s = 36000});
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .time_s = 36230, .contrast_start_s = 36200});
-    ct_world_add(&w->list, &(ct_stack){.series = 4, .time_s = 36270, .contrast_start_s = 36200});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 3, .time_s = 36230, .contrast_start_s = 36200});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 4, .time_s = 36270, .contrast_start_s = 36200});
     assemble(w);
     assert_int_equal(w->r, HP_OK);
     assert_int_equal(phase_of(w, 3, 0), HP_PHASE_A);
@@ -358,9 +369,13 @@ static void test_series__a_constant_bolus_delay_is_not_believed(void **state)
 {
     world *w = *state;
     /* the protocol's constant, copied onto each series: always 25 s ago */
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous", .time_s = 36230,
+    ct_world_add(&w->list, &(ct_stack){.series = 3,
+                                       .description = "venous",
+                                       .time_s = 36230,
                                        .contrast_start_s = 36205});
-    ct_world_add(&w->list, &(ct_stack){.series = 4, .description = "delayed", .time_s = 36400,
+    ct_world_add(&w->list, &(ct_stack){.series = 4,
+                                       .description = "delayed",
+                                       .time_s = 36400,
                                        .contrast_start_s = 36375});
     assemble(w);
     assert_int_equal(w->r, HP_OK);
@@ -391,8 +406,8 @@ static void test_series__an_unclear_extra_is_left_out_not_fatal(void **state)
     expect_why(w, 4, "not clear");
 }
 
-static hp_code says_venous(const hp_slice *const *plane, int planes, double ret_p[HP_PHASES + 1],
-                           void *payload, hp_error *reterr)
+static hp_code says_venous(const hp_slice *const *plane, int planes,
+                           double ret_p[HP_PHASES + 1], void *payload, hp_error *reterr)
 {
     bool venous = plane[0]->series_number == *(int *)payload;
 
@@ -425,8 +440,11 @@ static void test_series__acquisition_numbers_split_a_series(void **state)
 {
     world *w = *state;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "art/ven", .acquisition = 2});
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "art/ven", .acquisition = 5,
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 3, .description = "art/ven", .acquisition = 2});
+    ct_world_add(&w->list, &(ct_stack){.series = 3,
+                                       .description = "art/ven",
+                                       .acquisition = 5,
                                        .first_instance = 41});
     assemble(w);
     assert_int_equal(w->r, HP_OK);
@@ -439,10 +457,16 @@ static void test_series__times_split_a_series(void **state)
 {
     world *w = *state;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "art/ven", .time_s = 36000,
-                                       .time_step_s = 0.1, .first_instance = 41});
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "art/ven", .time_s = 36040,
-                                       .time_step_s = 0.1, .first_mm = 2});
+    ct_world_add(&w->list, &(ct_stack){.series = 3,
+                                       .description = "art/ven",
+                                       .time_s = 36000,
+                                       .time_step_s = 0.1,
+                                       .first_instance = 41});
+    ct_world_add(&w->list, &(ct_stack){.series = 3,
+                                       .description = "art/ven",
+                                       .time_s = 36040,
+                                       .time_step_s = 0.1,
+                                       .first_mm = 2});
     for (int i = 40; i < 80; i++) /* the second one lies a little higher */
         w->list.item[i].position_mm[2] -= 2;
     assemble(w);
@@ -457,8 +481,9 @@ static void test_series__instance_runs_split_a_series(void **state)
     world *w = *state;
 
     ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "art/ven"});
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "art/ven",
-                                       .first_instance = 41});
+    ct_world_add(
+        &w->list,
+        &(ct_stack){.series = 3, .description = "art/ven", .first_instance = 41});
     assemble(w);
     assert_int_equal(w->r, HP_OK);
     assert_int_equal(phase_of(w, 3, 0), HP_PHASE_A);
@@ -470,8 +495,9 @@ static void test_series__interleaved_instances_split_a_series(void **state)
     world *w = *state;
 
     ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "art/ven"});
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "art/ven",
-                                       .first_instance = 41});
+    ct_world_add(
+        &w->list,
+        &(ct_stack){.series = 3, .description = "art/ven", .first_instance = 41});
     for (int i = 0; i < 40; i++) {
         w->list.item[i].instance_number = 1 + 2 * i;
         w->list.item[40 + i].instance_number = 2 + 2 * i;
@@ -487,8 +513,9 @@ static void test_series__four_unnamed_phases_in_one_series(void **state)
     world *w = *state;
 
     for (int a = 0; a < 4; a++)
-        ct_world_add(&w->list, &(ct_stack){.series = 3, .acquisition = 1 + a,
-                                           .first_instance = 1 + 40 * a});
+        ct_world_add(
+            &w->list,
+            &(ct_stack){.series = 3, .acquisition = 1 + a, .first_instance = 1 + 40 * a});
     assemble(w);
     assert_int_equal(w->r, HP_OK);
     for (int p = 0; p < HP_PHASES; p++)
@@ -500,8 +527,9 @@ static void test_series__positions_nothing_tells_apart(void **state)
     world *w = *state;
 
     ct_world_add(&w->list, &(ct_stack){.series = 3});
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .first_mm = 20, .count = 40,
-                                       .first_instance = 41});
+    ct_world_add(
+        &w->list,
+        &(ct_stack){.series = 3, .first_mm = 20, .count = 40, .first_instance = 41});
     for (size_t i = 0; i < w->list.count; i++)
         w->list.item[i].instance_number = -1;
     /* parts of different extent, no numbers, no times */
@@ -514,8 +542,9 @@ static void test_series__a_dynamic_run_is_not_read(void **state)
     world *w = *state;
 
     for (int a = 0; a < 20; a++)
-        ct_world_add(&w->list, &(ct_stack){.series = 3, .first_instance = 1 + 40 * a,
-                                           .time_s = 36000 + a});
+        ct_world_add(
+            &w->list,
+            &(ct_stack){.series = 3, .first_instance = 1 + 40 * a, .time_s = 36000 + a});
     assemble(w);
     expect_unsuitable(w, HP_WHY_NO_SERIES);
     expect_why(w, 3, "dynamic");
@@ -539,11 +568,14 @@ static void test_series__what_is_not_read_says_why(void **state)
 {
     world *w = *state;
 
-    expect_filtered(w, (ct_stack){.image_type = "ORIGINAL\\PRIMARY\\LOCALIZER"}, "localizer");
-    expect_filtered(w, (ct_stack){.image_type = "DERIVED\\SECONDARY\\AXIAL\\CT_SOM5 MPR"}, "MPR");
+    expect_filtered(w, (ct_stack){.image_type = "ORIGINAL\\PRIMARY\\LOCALIZER"},
+                    "localizer");
+    expect_filtered(w, (ct_stack){.image_type = "DERIVED\\SECONDARY\\AXIAL\\CT_SOM5 MPR"},
+                    "MPR");
     expect_filtered(w, (ct_stack){.image_type = "DERIVED\\SECONDARY\\AXIAL\\MIP"}, "MIP");
     expect_filtered(w, (ct_stack){.image_type = "DERIVED\\SECONDARY\\OTHER"}, "derived");
-    expect_filtered(w, (ct_stack){.image_type = "ORIGINAL\\SECONDARY\\SCREEN SAVE"}, "screen");
+    expect_filtered(w, (ct_stack){.image_type = "ORIGINAL\\SECONDARY\\SCREEN SAVE"},
+                    "screen");
     expect_filtered(w, (ct_stack){.modality = "OT"}, "modality");
     expect_filtered(w, (ct_stack){.count = 3}, "too few");
     expect_filtered(w, (ct_stack){.count = 20, .step_mm = 3}, "covers");
@@ -556,7 +588,8 @@ static void test_series__other_objects_are_noted(void **state)
     hp_slice *s;
 
     add_four(w);
-    ct_world_add(&w->list, &(ct_stack){.series = 999, .count = 1,
+    ct_world_add(&w->list, &(ct_stack){.series = 999,
+                                       .count = 1,
                                        .sop_class = "1.2.840.10008.5.1.4.1.1.88.67"});
     s = &w->list.item[w->list.count - 1];
     s->rows = s->columns = 0;
@@ -570,8 +603,11 @@ static void test_series__a_localizer_inside_a_series_is_dropped(void **state)
     world *w = *state;
 
     ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous"});
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous", .count = 1,
-                                       .first_instance = 99, .size = 128});
+    ct_world_add(&w->list, &(ct_stack){.series = 3,
+                                       .description = "venous",
+                                       .count = 1,
+                                       .first_instance = 99,
+                                       .size = 128});
     assemble(w);
     assert_int_equal(w->r, HP_OK);
     assert_int_equal(hp_assembly_geom(w->a, HP_PHASE_V)->n[HP_Z], 40);
@@ -581,14 +617,23 @@ static void test_series__one_reconstruction_of_each_acquisition(void **state)
 {
     world *w = *state;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "Liver", .time_s = 36000,
-                                       .step_mm = 1, .count = 200, .agent = "X"});
-    ct_world_add(&w->list, &(ct_stack){.series = 4, .description = "Liver", .time_s = 36000,
+    ct_world_add(&w->list, &(ct_stack){.series = 3,
+                                       .description = "Liver",
+                                       .time_s = 36000,
+                                       .step_mm = 1,
+                                       .count = 200,
                                        .agent = "X"});
-    ct_world_add(&w->list, &(ct_stack){.series = 5, .description = "Liver", .time_s = 36000,
-                                       .kernel = "BONE", .agent = "X"});
-    ct_world_add(&w->list, &(ct_stack){.series = 6, .description = "venous", .time_s = 36040,
+    ct_world_add(
+        &w->list,
+        &(ct_stack){.series = 4, .description = "Liver", .time_s = 36000, .agent = "X"});
+    ct_world_add(&w->list, &(ct_stack){.series = 5,
+                                       .description = "Liver",
+                                       .time_s = 36000,
+                                       .kernel = "BONE",
                                        .agent = "X"});
+    ct_world_add(
+        &w->list,
+        &(ct_stack){.series = 6, .description = "venous", .time_s = 36040, .agent = "X"});
     assemble(w);
     assert_int_equal(w->r, HP_OK);
     assert_int_equal(phase_of(w, 4, 0), HP_PHASE_A);
@@ -600,8 +645,10 @@ static void test_series__two_series_of_one_name_keep_the_better(void **state)
 {
     world *w = *state;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "portal venous 1.0",
-                                       .step_mm = 1, .count = 200});
+    ct_world_add(&w->list, &(ct_stack){.series = 3,
+                                       .description = "portal venous 1.0",
+                                       .step_mm = 1,
+                                       .count = 200});
     ct_world_add(&w->list, &(ct_stack){.series = 4, .description = "portal venous 5.0"});
     assemble(w);
     assert_int_equal(w->r, HP_OK);
@@ -614,7 +661,8 @@ static void test_series__a_phase_elsewhere_is_not_used(void **state)
     world *w = *state;
 
     ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous"});
-    ct_world_add(&w->list, &(ct_stack){.series = 4, .description = "arterial", .first_mm = 180});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 4, .description = "arterial", .first_mm = 180});
     assemble(w);
     assert_int_equal(w->r, HP_OK);
     assert_false(hp_assembly_has(w->a, HP_PHASE_A));
@@ -664,8 +712,9 @@ static void test_series__rounded_positions_are_fine(void **state)
 {
     world *w = *state;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous", .step_mm = 2.53,
-                                       .count = 80});
+    ct_world_add(
+        &w->list,
+        &(ct_stack){.series = 3, .description = "venous", .step_mm = 2.53, .count = 80});
     for (int i = 0; i < 80; i++)
         w->list.item[i].position_mm[2] = round(w->list.item[i].position_mm[2] * 10) / 10;
     assemble(w);
@@ -680,8 +729,11 @@ static void test_series__a_double_position_is_dropped(void **state)
     world *w = *state;
 
     ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous"});
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous", .count = 1,
-                                       .first_mm = 50, .first_instance = 90});
+    ct_world_add(&w->list, &(ct_stack){.series = 3,
+                                       .description = "venous",
+                                       .count = 1,
+                                       .first_mm = 50,
+                                       .first_instance = 90});
     assemble(w);
     assert_int_equal(w->r, HP_OK);
     assert_int_equal(hp_assembly_geom(w->a, HP_PHASE_V)->n[HP_Z], 40);
@@ -702,13 +754,15 @@ static void test_series__tilt_beyond_resampling_is_refused(void **state)
 {
     world *w = *state;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous", .tilt_deg = 14});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 3, .description = "venous", .tilt_deg = 14});
     assemble(w);
     expect_unsuitable(w, HP_WHY_GEOMETRY);
     assert_non_null(strstr(w->f.reason, "14.0 degrees"));
 
     w->list.count = 0;
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous", .shear_deg = 9});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 3, .description = "venous", .shear_deg = 9});
     assemble(w);
     expect_unsuitable(w, HP_WHY_GEOMETRY);
     assert_non_null(strstr(w->f.reason, "gantry tilt of 9.0"));
@@ -718,7 +772,8 @@ static void test_series__coronal_is_no_candidate(void **state)
 {
     world *w = *state;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous", .tilt_deg = 90});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 3, .description = "venous", .tilt_deg = 90});
     assemble(w);
     expect_unsuitable(w, HP_WHY_NO_SERIES);
     expect_why(w, 3, "coronal");
@@ -773,8 +828,9 @@ static hp_volume *load(world *w, hp_phase p)
 
 static int hu_at(const hp_volume *v, int z, int y, int x)
 {
-    return v->hu[((size_t)z * (size_t)v->geom.n[HP_Y] + (size_t)y) * (size_t)v->geom.n[HP_X] +
-                 (size_t)x];
+    return v
+        ->hu[((size_t)z * (size_t)v->geom.n[HP_Y] + (size_t)y) * (size_t)v->geom.n[HP_X] +
+             (size_t)x];
 }
 
 static void write_world(world *w, char dir[256])
@@ -790,8 +846,9 @@ static void test_load__planes_lie_feet_to_head(void **state)
     hp_volume *v;
     const hp_slice *s;
 
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous",
-                                       .head_first_down = true});
+    ct_world_add(
+        &w->list,
+        &(ct_stack){.series = 3, .description = "venous", .head_first_down = true});
     write_world(w, dir);
     assemble(w);
     assert_int_equal(w->r, HP_OK);
@@ -813,7 +870,8 @@ static void test_load__mirrored_planes_are_turned(void **state)
     const hp_slice *s;
     double mm[3], centre[3] = {7.5, 20.5, 30.5};
 
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous", .mirrored = true});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 3, .description = "venous", .mirrored = true});
     write_world(w, dir);
     assemble(w);
     assert_int_equal(w->r, HP_OK);
@@ -836,7 +894,8 @@ static void test_load__a_small_gantry_tilt_is_shifted_back(void **state)
     hp_volume *v;
     const hp_slice *s;
     /* 2.2906 degrees: 0.2 mm a slice, a whole pixel every fourth */
-    ct_world_add(&w->list, &(ct_stack){.series = 3, .description = "venous",
+    ct_world_add(&w->list, &(ct_stack){.series = 3,
+                                       .description = "venous",
                                        .shear_deg = 2.290610042638525});
     write_world(w, dir);
     assemble(w);

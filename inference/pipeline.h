@@ -49,13 +49,50 @@ void hp_pipeline_free(hp_pipeline *p);
 HP_AUTO_DEFINE(hp_pipeline, hp_pipeline_free)
 
 /* `native`: one volume per phase in its own grid, NULL = missing; borrowed.
- * ret_registered[phase] (V grid; yours; V may alias a copy) serve the drawing
- * of key images and the HU curve; ret_liver is a 0/1 mask on the V grid in `hu`.
+ * ret_registered[phase] (V grid; yours; a phase that another stands in for, or
+ * that is missing, stays NULL) serve the drawing of key images and the HU curve;
+ * ret_liver is a 0/1 mask on the V grid in `hu`.
  * Fills grid, liver_*, candidates, primary, classes, timings, bundle_*, device,
- * outcome of `f`; leaves what assembly wrote. HP_E_UNSUITABLE sets f->reason. */
+ * outcome, substituted and registration of `f`; leaves what assembly wrote.
+ * HP_E_UNSUITABLE sets f->reason. HP_E_NUMERIC names the stage. */
 hp_code hp_pipeline_run(hp_pipeline *p, const hp_volume *const native[HP_PHASES],
                         hp_findings *f, hp_volume *ret_registered[HP_PHASES],
                         hp_volume **ret_liver, hp_error *reterr);
+
+/* --- for evaluation and tools ------------------------------------------ */
+
+enum { HP_PIPELINE_FOLDS = 9, HP_PIPELINE_PEAKS = 100 };
+
+/* What the last run saw on the way, beyond the findings. Boxes as in findings. */
+typedef struct hp_pipeline_detail {
+    int peak_count[HP_PHASES]; /* detector, before the merge, best first */
+    struct {
+        double score;
+        hp_box box_mm;
+    } peak[HP_PHASES][HP_PIPELINE_PEAKS];
+    int folds;
+    double fold[HP_PIPELINE_FOLDS][HP_MAX_CLASSES]; /* probabilities, by ensemble member */
+} hp_pipeline_detail;
+const hp_pipeline_detail *hp_pipeline_get_detail(const hp_pipeline *p);
+
+/* The liver network and its post-processing on one volume: 0/1 mask on the
+ * volume's grid (yours), before the sanity gates. */
+hp_code hp_pipeline_liver(hp_pipeline *p, const hp_volume *vol, hp_volume **ret_mask,
+                          hp_error *reterr);
+
+/* Texture networks on a box somebody gives: the 4-phase patch (phases, side, side)
+ * in HU at the bundle's pixel size, and the box in its pixels (y1, x1, y2, x2).
+ * side: hp_pipeline_patch_side(). ret_p_primary and ret (folds, classes) optional. */
+int hp_pipeline_patch_side(const hp_pipeline *p, double box_h_mm, double box_w_mm);
+double hp_pipeline_patch_mm(const hp_pipeline *p);
+hp_code hp_pipeline_texture(hp_pipeline *p, const int16_t *patch, int side,
+                            const double rect[4], double *ret_p_primary,
+                            hp_pipeline_detail *ret_folds, hp_error *reterr);
+
+/* The ensemble's answer: most votes; a tie goes to the tied class with the highest
+ * mean probability. Fills votes and probabilities; returns the class. */
+int hp_pipeline_vote(const double fold[][HP_MAX_CLASSES], int folds, int classes,
+                     int ret_votes[HP_MAX_CLASSES], double ret_mean[HP_MAX_CLASSES]);
 
 #ifdef __cplusplus
 }

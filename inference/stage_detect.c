@@ -1,0 +1,192 @@
+/* CenterNet-3D on each phase's crop, decoding, and the merge across phases
+ * (networks.md 1.2, 8). */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "inference/stage.h"
+#include "kernels/nms.h"
+#include "kernels/peaks.h"
+#include "kernels/resize.h"
+
+typedef struct heads {
+    int n[3]; /* heat map size */
+    float *hm, *whd, *off;
+} heads;
+
+/* sigmoid, clamped to [1e-4, 1 - 1e-4] as in training. */
+static void squash(float *hm, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float p = 1.0f / (1.0f + expf(-hm[i]));
+
+        hm[i] = fminf(fmaxf(p, 1e-4f), 1 - 1e-4f);
+    }
+}
+
+/* centre = index + offset, size in cells; times the stride that is crop pixels,
+ * and times the crop's spacing mm. */
+static hp_box box_of(const heads *h, int index, const int stride[3], const hp_geom *grid,
+                     const double corner_mm[3], const double limit_mm[3])
+{
+    int at[3] = {index / (h->n[1] * h->n[2]), index / h->n[2] % h->n[1], index % h->n[2]};
+    hp_box b;
+
+    for (int a = 0; a < 3; a++) {
+        double cell_mm = stride[a] * grid->spacing_mm[a];
+        double size = fmax(h->whd[(size_t)index * 3 + a], 0.1) * cell_mm;
+        double centre = corner_mm[a] + (at[a] + h->off[(size_t)index * 3 + a]) * cell_mm;
+
+        centre = fmin(fmax(centre, 0), limit_mm[a]);
+        b.lo[a] = fmax(centre - size / 2, 0);
+        b.hi[a] = fmin(centre + size / 2, limit_mm[a]);
+    }
+    return b;
+}
+
+static hp_code run_network(hp_visit *v, int phase, const hp_voxel_box *crop, heads *h,
+                           hp_error *reterr)
+{
+    const hp_model_stage *s = &v->p->model->stage[HP_STAGE_DETECTOR];
+    const int *n = s->params.grid;
+    const hp_volume *vol = v->vol[phase];
+    size_t size = (size_t)n[0] * n[1] * n[2];
+    int16_t *hu = malloc(size * sizeof *hu);
+    float *in = malloc(size * sizeof *in);
+    double lo[3], hi[3];
+    char prefix[24];
+    hp_code r = hu != NULL && in != NULL ? HP_OK
+                                         : hp_fail(reterr, HP_E_NO_MEMORY, "detector input");
+
+    for (int a = 0; a < 3; a++) {
+        lo[a] = crop->lo[a];
+        hi[a] = crop->hi[a];
+    }
+    snprintf(prefix, sizeof prefix, "detect.%s", hp_phase_name((hp_phase)phase));
+    if (r == HP_OK)
+        r = hp_resize_hu_ref(vol->hu, vol->geom.n, lo, hi, n, HP_PAD_HU, hu, reterr);
+    if (r == HP_OK) {
+        hp_window_ref(hu, size, &s->window, in, 1);
+        hp_stage_dump(v->p, in, n, 3, "%s.input", prefix);
+        r = hp_stage_run(v->p, HP_STAGE_DETECTOR, 0, prefix, n, (const float *const[]){in},
+                         (float *const[]){h->hm, h->whd, h->off}, reterr);
+    }
+    free(hu);
+    free(in);
+    return r;
+}
+
+static int phase_rank(int phase)
+{
+    static const int RANK[HP_PHASES] = {[HP_PHASE_V] = 0, [HP_PHASE_A] = 1, [HP_PHASE_D] = 2,
+                                        [HP_PHASE_NC] = 3};
+
+    return RANK[phase];
+}
+
+/* Appends the phase's boxes; keeps them in the detail too. */
+static void decode(hp_visit *v, int phase, const hp_voxel_box *crop, heads *h,
+                   hp_scored_box *boxes, int *count)
+{
+    const hp_model_stage *s = &v->p->model->stage[HP_STAGE_DETECTOR];
+    const hp_geom *g = &v->vol[phase]->geom;
+    int k = s->topk < HP_PIPELINE_PEAKS ? s->topk : HP_PIPELINE_PEAKS, found, stride[3], n[3];
+    hp_peak peak[HP_PIPELINE_PEAKS];
+    double corner_mm[3], limit_mm[3];
+    hp_geom grid;
+
+    hp_net_heat_stride(&s->params, stride);
+    for (int a = 0; a < 3; a++) {
+        n[a] = crop->hi[a] - crop->lo[a];
+        corner_mm[a] = crop->lo[a] * g->spacing_mm[a];
+        limit_mm[a] = g->n[a] * g->spacing_mm[a];
+    }
+    grid = hp_geom_crop(g, crop->lo, n);
+    grid = hp_geom_resample(&grid, s->params.grid);
+    squash(h->hm, (size_t)h->n[0] * h->n[1] * h->n[2]);
+    found = hp_peaks_ref(h->hm, h->n, (float)s->score_min, peak, k);
+    v->p->detail.peak_count[phase] = found;
+    for (int i = 0; i < found; i++) {
+        hp_box b = box_of(h, peak[i].index, stride, &grid, corner_mm, limit_mm);
+
+        v->p->detail.peak[phase][i].score = peak[i].score;
+        v->p->detail.peak[phase][i].box_mm = b;
+        boxes[(*count)++] = (hp_scored_box){
+            .box = b,
+            .score = peak[i].score,
+            .order = phase_rank(phase) * HP_PIPELINE_PEAKS + i,
+            .phases = 1u << phase,
+        };
+    }
+}
+
+static void to_findings(hp_findings *f, const hp_scored_box *boxes, int count)
+{
+    f->candidate_count = count;
+    for (int i = 0; i < count; i++) {
+        hp_candidate *c = &f->candidates[i];
+
+        *c = (hp_candidate){.rank = i + 1,
+                            .score = boxes[i].score,
+                            .box_mm = boxes[i].box,
+                            .phases = boxes[i].phases,
+                            .key_slice = -1,
+                            .p_primary = -1};
+        for (int p = 0; p < HP_PHASES; p++)
+            c->hu_lesion[p] = c->hu_liver[p] = NAN;
+    }
+}
+
+static hp_code heads_init(heads *h, const hp_model_stage *s, hp_error *reterr)
+{
+    int stride[3];
+    size_t cells = 1;
+
+    hp_net_heat_stride(&s->params, stride);
+    for (int a = 0; a < 3; a++) {
+        int first = s->params.hourglass.stem_stride[a];
+        int half = (s->params.grid[a] + first - 1) / first;
+
+        h->n[a] = (half + s->params.hourglass.res_stride[a] - 1) /
+                  s->params.hourglass.res_stride[a];
+        cells *= (size_t)h->n[a];
+    }
+    h->hm = malloc(cells * sizeof *h->hm);
+    h->whd = malloc(3 * cells * sizeof *h->whd);
+    h->off = malloc(3 * cells * sizeof *h->off);
+    return h->hm != NULL && h->whd != NULL && h->off != NULL
+               ? HP_OK
+               : hp_fail(reterr, HP_E_NO_MEMORY, "detector output");
+}
+
+hp_code hp_stage_detect(hp_visit *v, hp_error *reterr)
+{
+    const hp_model_stage *s = &v->p->model->stage[HP_STAGE_DETECTOR];
+    hp_voxel_box crop =
+        hp_crop_detector(&v->vol[HP_PHASE_V]->geom, &v->liver_box, s->crop_margin_mm);
+    hp_scored_box *boxes = malloc(HP_PHASES * HP_PIPELINE_PEAKS * sizeof *boxes);
+    heads h = {0};
+    int count = 0;
+    hp_code r = boxes != NULL ? heads_init(&h, s, reterr)
+                              : hp_fail(reterr, HP_E_NO_MEMORY, "candidates");
+
+    for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++) {
+        v->p->detail.peak_count[phase] = 0;
+        if (v->vol[phase] == NULL)
+            continue;
+        r = run_network(v, phase, &crop, &h, reterr);
+        if (r == HP_OK)
+            decode(v, phase, &crop, &h, boxes, &count);
+        hp_stage_progress(v->p, "detect", (phase + 1.0) / HP_PHASES);
+    }
+    if (r == HP_OK) {
+        count = hp_nms_ref(boxes, count, s->nms_iou, s->keep);
+        to_findings(v->f, boxes, count);
+    }
+    free(h.hm);
+    free(h.whd);
+    free(h.off);
+    free(boxes);
+    return r;
+}

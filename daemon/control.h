@@ -12,6 +12,7 @@
 #ifndef HP_DAEMON_CONTROL_H
 #define HP_DAEMON_CONTROL_H
 
+#include "daemon/control_path.h"
 #include "daemon/intake.h"
 #include "daemon/scheduler.h"
 
@@ -29,10 +30,6 @@ hp_code hp_control_open(uv_loop_t *loop, const hp_config *config, hp_ledger *led
 void hp_control_set_intake(hp_control *c, const hp_intake *intake);
 /* Closes the socket and every connection, then calls cb. */
 void hp_control_close(hp_control *c, void (*cb)(void *payload), void *payload);
-
-/* state_dir/control.sock; HP_E_LIMIT when a UNIX socket cannot have that name. */
-hp_code hp_control_path(const hp_config *config, char ret[HP_PATH_MAX],
-                        hp_error *reterr);
 
 #ifdef __cplusplus
 }

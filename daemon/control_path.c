@@ -1,8 +1,8 @@
-/* Where the control socket lies: heparctl needs to know, without libuv. */
+/* Where the control socket lies. */
+#include "daemon/control_path.h"
+
 #include <string.h>
 #include <sys/un.h>
-
-#include "daemon/control.h"
 
 hp_code hp_control_path(const hp_config *config, char ret[HP_PATH_MAX],
                         hp_error *reterr)

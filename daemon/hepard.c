@@ -26,6 +26,7 @@
 #include "daemon/ledger.h"
 #include "daemon/recovery.h"
 #include "daemon/scheduler.h"
+#include "daemon/supervise.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -230,6 +231,23 @@ static hp_code start(daemon_state *d, hp_error *reterr)
     return HP_OK;
 }
 
+/* A bundle whose hashes or shapes do not fit is refused now, not at the first
+ * study. Only a worker can tell, since networks live there; a site that puts
+ * another program in its place answers for that program's bundle. */
+static hp_code check_bundle(const hp_config *c, hp_error *reterr)
+{
+    const char *args[] = {"--check", c->reading.bundle, c->reading.device, NULL};
+    char program[HP_PATH_MAX];
+    hp_code code;
+
+    if (c->reading.worker_program[0] != '\0')
+        return HP_OK;
+    code = hp_process_program("", "hepar-worker", program, reterr);
+    if (code == HP_OK)
+        code = hp_process_ask(program, args, reterr);
+    return code == HP_OK ? HP_OK : hp_wrap(reterr, code, "bundle");
+}
+
 static void set_log_level(const char *name)
 {
     hp_log_set_level(strcmp(name, "error") == 0     ? HP_LOG_ERROR
@@ -307,6 +325,10 @@ int main(int argc, char **argv)
         }
     }
     if (hp_config_load(path, &config, &err) != HP_OK) {
+        fprintf(stderr, "hepard: %s\n", err.msg);
+        return EXIT_FAILURE;
+    }
+    if (check_bundle(config, &err) != HP_OK) {
         fprintf(stderr, "hepard: %s\n", err.msg);
         return EXIT_FAILURE;
     }

@@ -7,10 +7,13 @@
 #include "daemon/supervise.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -301,6 +304,65 @@ void hp_process_end(hp_process *p)
         uv_shutdown(request, (uv_stream_t *)&p->pipe, on_shutdown) != 0)
         free(request);
     hp_process_deadline(p, END_PATIENCE_S);
+}
+
+/* ---- asking once ---- */
+
+static void last_words(int fd, char *ret, size_t size)
+{
+    size_t len = 0;
+    ssize_t n;
+
+    while ((n = read(fd, ret + len, size - 1 - len)) > 0 || (n < 0 && errno == EINTR)) {
+        if (n > 0)
+            len += (size_t)n;
+        if (len > size / 2) { /* keep the end, where the reason stands */
+            memmove(ret, ret + len - size / 2, size / 2);
+            len = size / 2;
+        }
+    }
+    while (len > 0 && (ret[len - 1] == '\n' || ret[len - 1] == ' '))
+        len--;
+    ret[len] = '\0';
+}
+
+static hp_code spawn_and_wait(const char *program, char **argv, int out, int in,
+                              char *words, size_t size, hp_error *reterr)
+{
+    posix_spawn_file_actions_t actions;
+    pid_t pid;
+    int err, status = 0;
+
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, out, STDERR_FILENO);
+    err = posix_spawn(&pid, program, &actions, NULL, argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    close(out);
+    if (err != 0) {
+        close(in);
+        return hp_fail_errno(reterr, err, "starting %s", program);
+    }
+    last_words(in, words, size);
+    close(in);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return HP_OK;
+    return hp_fail(reterr, HP_E_INVALID, "%.200s",
+                   words[0] ? words : "it ended without a word");
+}
+
+hp_code hp_process_ask(const char *program, const char *const *args, hp_error *reterr)
+{
+    char words[512] = "";
+    char *argv[8] = {(char *)program};
+    int fds[2];
+
+    for (int i = 0; i < 6 && args[i] != NULL; i++)
+        argv[i + 1] = (char *)args[i];
+    if (pipe2(fds, O_CLOEXEC) != 0)
+        return hp_fail_errno(reterr, errno, "asking %s", program);
+    return spawn_and_wait(program, argv, fds[1], fds[0], words, sizeof words, reterr);
 }
 
 hp_code hp_process_program(const char *configured, const char *name, char ret[],

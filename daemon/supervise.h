@@ -41,6 +41,11 @@ void hp_process_kill(hp_process *p);
  * killed. on_end still comes. */
 void hp_process_end(hp_process *p);
 
+/* Runs `program` with these arguments (NULL-terminated, the program's name not
+ * among them) and waits for it; for start-up, before any loop. HP_E_INVALID: it
+ * ended with a failure, its last words on stderr are the message. */
+hp_code hp_process_ask(const char *program, const char *const *args, hp_error *reterr);
+
 /* The path of a program of ours: `configured` when not empty, else beside this
  * executable, else in the library folder it was installed to. */
 hp_code hp_process_program(const char *configured, const char *name, char ret[],

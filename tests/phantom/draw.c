@@ -31,7 +31,7 @@ void hp_ph__draw_body(hp_phantom *p)
 {
     num_rng r = num_stream(p->opt.seed, 1);
     double a = num_clamp(num_lognormal(&r, 176, .13), 140, 240);
-    double fat = num_clamp((a - 135) * num_in(&r, .1, .55) + num_in(&r, 2, 12), 4, 60);
+    double fat_share = num_in(&r, .1, .55), fat = num_clamp((a - 135) * fat_share + num_in(&r, 2, 12), 4, 60);
     double b = num_clamp(a * num_in(&r, .62, .78), 95, 176);
     double wall = num_in(&r, 11, 21);
     double fl = fat * num_in(&r, .5, .8), fa = fat * num_in(&r, .6, 1), fp = fat * num_in(&r, .5, .9) + 2;
@@ -113,11 +113,16 @@ static void shape_liver(hp_phantom *p, const struct liver_draw *d, double s)
 static void draw_liver(hp_phantom *p)
 {
     num_rng r = num_stream(p->opt.seed, 2);
-    struct liver_draw d = {
-        .left_mm = num_in(&r, 40, 160), .left_thick = num_in(&r, .26, .46), .left_high = num_in(&r, 48, 72),
-        .riedel = num_chance(&r, .15) ? num_in(&r, 1.3, 1.8) : num_in(&r, .75, 1.15),
-        .caudate = num_in(&r, .7, 1.4), .right_y = num_in(&r, 0, .1), .hilum = num_in(&r, .9, 1.15),
-        .under = num_in(&r, .9, 1.15), .tilt = num_in(&r, .05, .4)};
+    struct liver_draw d = {0};
+    d.left_mm = num_in(&r, 40, 160);
+    d.left_thick = num_in(&r, .26, .46);
+    d.left_high = num_in(&r, 48, 72);
+    d.riedel = num_chance(&r, .15) ? num_in(&r, 1.3, 1.8) : num_in(&r, .75, 1.15);
+    d.caudate = num_in(&r, .7, 1.4);
+    d.right_y = num_in(&r, 0, .1);
+    d.hilum = num_in(&r, .9, 1.15);
+    d.under = num_in(&r, .9, 1.15);
+    d.tilt = num_in(&r, .05, .4);
     double target = num_clamp(num_lognormal(&r, 1550, .3), 700, 3500);
     p->truth.cirrhosis = num_chance(&r, .4);
     p->wall_gap = (float)num_in(&r, 1.5, 6);
@@ -190,10 +195,10 @@ static void draw_colon(hp_phantom *p, num_rng *r)
         double q = num_in(r, 15, 30), k = num_u01(r);
         double gas = k < .3 ? num_in(r, .7, 1) : k < .7 ? num_in(r, .2, .6) : 0;
         double hu = fill < .3 ? num_in(r, 200, 400) : num_in(r, 10, 70);
-        add_gut(p, hp_ph__ell(path[i][0] * a + num_in(r, -8, 8), y + path[i][1] * b + num_in(r, -8, 8),
-                              path[i][2] + num_in(r, -6, 6), q * num_in(r, .9, 1.5), q, q * num_in(r, .9, 1.4),
-                              num_in(r, -1, 1), 0),
-                wall, gas, hu, num_in(r, 10, 60), num_in(r, 0, .3));
+        double dx = num_in(r, -8, 8), dy = num_in(r, -8, 8), dz = num_in(r, -6, 6), lx = num_in(r, .9, 1.5), lz = num_in(r, .9, 1.4);
+        double yaw = num_in(r, -1, 1), speckle = num_in(r, 10, 60), bubbles = num_in(r, 0, .3);
+        add_gut(p, hp_ph__ell(path[i][0] * a + dx, y + path[i][1] * b + dy, path[i][2] + dz, q * lx, q, q * lz, yaw, 0),
+                wall, gas, hu, speckle, bubbles);
     }
 }
 
@@ -204,14 +209,16 @@ static void draw_small_bowel(hp_phantom *p, num_rng *r)
     for (int i = 0; i < 38; i++) {
         double q = num_in(r, 10, 18);
         double hu = oral > 0 && num_chance(r, .6) ? oral : num_in(r, 5, 45);
-        add_gut(p, hp_ph__ell(num_in(r, -.45, .6) * a, y + num_in(r, -.6, .1) * b, num_in(r, -280, -140), q * num_in(r, 1, 2.4), q,
-                              q * num_in(r, .9, 1.3), num_in(r, -1.5, 1.5), num_in(r, -.6, .6)),
-                num_in(r, 2, 4), num_chance(r, .15) ? num_in(r, .2, .7) : 0, hu, num_in(r, 0, 12), 0);
+        double cx = num_in(r, -.45, .6) * a, cy = y + num_in(r, -.6, .1) * b, cz = num_in(r, -280, -140);
+        double lx = q * num_in(r, 1, 2.4), lz = q * num_in(r, .9, 1.3), yaw = num_in(r, -1.5, 1.5), tilt = num_in(r, -.6, .6);
+        double wall = num_in(r, 2, 4), gas = num_chance(r, .15) ? num_in(r, .2, .7) : 0, speckle = num_in(r, 0, 12);
+        add_gut(p, hp_ph__ell(cx, cy, cz, lx, q, lz, yaw, tilt), wall, gas, hu, speckle, 0);
     }
     /* duodenum */
-    for (int i = 0; i < 4; i++)
-        add_gut(p, hp_ph__ell(-.3 * a + num_in(r, -4, 4), y + (-.05 + .06 * i) * b, -118. - 16 * i, 15, 13, 14, .3, 0), 3,
-                num_chance(r, .2) ? .4 : 0, oral > 0 ? oral : num_in(r, 5, 40), 8, 0);
+    for (int i = 0; i < 4; i++) {
+        double cx = -.3 * a + num_in(r, -4, 4), gas = num_chance(r, .2) ? .4 : 0, hu = oral > 0 ? oral : num_in(r, 5, 40);
+        add_gut(p, hp_ph__ell(cx, y + (-.05 + .06 * i) * b, -118. - 16 * i, 15, 13, 14, .3, 0), 3, gas, hu, 8, 0);
+    }
 }
 
 void hp_ph__draw_organs(hp_phantom *p)
@@ -236,7 +243,8 @@ void hp_ph__draw_organs(hp_phantom *p)
     double gs = num_in(&r, .7, 1.4), gx = -a * num_in(&r, .28, .42), gy = y - b * num_in(&r, .1, .38), gz = num_in(&r, -128, -104);
     p->gallbladder = hp_ph__ell(gx, gy, gz, 14 * gs, 19 * gs, 27 * gs, .3, .3);
     p->has_stone = num_chance(&r, .2);
-    p->stone = hp_ph__ell(gx, gy + 10 * gs, gz - 8 * gs, num_in(&r, 2, 8), num_in(&r, 2, 7), num_in(&r, 2, 8), 0, 0);
+    double s0 = num_in(&r, 2, 8), s1 = num_in(&r, 2, 7), s2 = num_in(&r, 2, 8);
+    p->stone = hp_ph__ell(gx, gy + 10 * gs, gz - 8 * gs, s0, s1, s2, 0, 0);
     p->ascites_mm = num_chance(&r, .15) ? (float)num_in(&r, 4, 22) : 0;
     p->has_effusion = num_chance(&r, .1);
     p->effusion_y[0] = (float)(y + p->bi * num_in(&r, .25, .9));
@@ -291,7 +299,8 @@ static void draw_contrast(hp_phantom *p)
     set(p, MAT_MUSCLE, mus, mus + 4, mus + 12, mus + 11);
     double lung = num_in(&r, -890, -780);
     set(p, MAT_LUNG, lung, lung, lung, lung);
-    set(p, MAT_HEART_WALL, 45, num_in(&r, 90, 130), num_in(&r, 105, 135), 92);
+    double wall_a = num_in(&r, 90, 130), wall_v = num_in(&r, 105, 135);
+    set(p, MAT_HEART_WALL, 45, wall_a, wall_v, 92);
     set(p, MAT_HEART_LEFT, blood, aa * num_in(&r, .85, 1), av * .98, ad);
     set(p, MAT_HEART_RIGHT, blood, aa * num_in(&r, .5, 1), av, ad);
     set(p, MAT_AORTA, blood, aa, av, ad);
@@ -302,13 +311,16 @@ static void draw_contrast(hp_phantom *p)
     set(p, MAT_ARTERY, blood, aa * .85, av * .9, ad);
     double sv = num_in(&r, 105, 145);
     set(p, MAT_SPLEEN, spl, num_in(&r, 85, 150), sv, sv * .84);
-    set(p, MAT_CORTEX, 33, num_in(&r, 140, 215), num_in(&r, 160, 215), num_in(&r, 130, 175));
-    set(p, MAT_MEDULLA, 31, num_in(&r, 45, 90), num_in(&r, 130, 200), num_in(&r, 135, 180));
+    double ka = num_in(&r, 140, 215), kv = num_in(&r, 160, 215), kd = num_in(&r, 130, 175);
+    double ma = num_in(&r, 45, 90), mv = num_in(&r, 130, 200), md = num_in(&r, 135, 180);
+    set(p, MAT_CORTEX, 33, ka, kv, kd);
+    set(p, MAT_MEDULLA, 31, ma, mv, md);
     double urine = num_chance(&r, .6) ? num_in(&r, 250, 700) : num_in(&r, 20, 90);
     set(p, MAT_PELVIS, 8, 8, num_in(&r, 5, 60), urine);
-    double pan = num_in(&r, 32, 48);
-    set(p, MAT_PANCREAS, pan, pan + num_in(&r, 35, 75), pan + num_in(&r, 35, 60), pan + 35);
-    set(p, MAT_BOWEL_WALL, 38, num_in(&r, 60, 105), num_in(&r, 75, 110), 78);
+    double pan = num_in(&r, 32, 48), pan_a = pan + num_in(&r, 35, 75), pan_v = pan + num_in(&r, 35, 60);
+    set(p, MAT_PANCREAS, pan, pan_a, pan_v, pan + 35);
+    double gut_a = num_in(&r, 60, 105), gut_v = num_in(&r, 75, 110);
+    set(p, MAT_BOWEL_WALL, 38, gut_a, gut_v, 78);
     double bile = num_in(&r, -2, 20), asc = num_in(&r, 3, 18);
     set(p, MAT_BILE, bile, bile, bile, bile);
     set(p, MAT_ASCITES, asc, asc, asc, asc + 3);
@@ -348,7 +360,9 @@ void hp_ph__draw_scan(hp_phantom *p)
     static const double thick_nc[] = {2.5, 5, 5, 7, 10}, thick[] = {1.25, 2.5, 3, 5, 5};
     static const int pads[] = {-1000, -1024, -1024, -2000};
     double pix = num_clamp(2 * p->a / 512 * num_in(&r, 1.02, 1.22), .55, .95);
-    double off[3] = {num_in(&r, -30, 30), num_in(&r, -30, 30), 0};
+    double off[3] = {0};
+    for (int c = 0; c < 2; c++)
+        off[c] = num_in(&r, -30, 30);
     double above = num_in(&r, 5, 60), below = num_in(&r, 8, 60), sd = num_in(&r, 8, 16), sharp = num_in(&r, -1, 1);
     bool cut = num_chance(&r, .2);
     double tip = 0, slack = 512 * pix / 2;

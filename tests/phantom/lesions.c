@@ -57,8 +57,10 @@ static bool place(const hp_phantom *p, num_rng *rng, double r, enum where where,
 {
     double best = 1e9, want = where == BORDER ? .6 * r : where == OUTWARD ? .12 * r : r + 2;
     for (int k = 0, good = 0; k < 160 && good < 1; k++) {
-        double c[3] = {num_in(rng, -p->ai, where == ANYWHERE || where == BORDER ? .9 * p->ai : .3 * p->ai),
-                       p->yi + num_in(rng, -p->bi, .8 * p->bi), num_in(rng, -230, -8)};
+        double c[3];
+        c[0] = num_in(rng, -p->ai, where == ANYWHERE || where == BORDER ? .9 * p->ai : .3 * p->ai);
+        c[1] = p->yi + num_in(rng, -p->bi, .8 * p->bi);
+        c[2] = num_in(rng, -230, -8);
         if (where == LEFT_LOBE)
             for (int a = 0; a < 3; a++)
                 c[a] = p->lobe[2].c[a] + num_in(rng, -.35, .35) * p->lobe[2].ext[a];
@@ -94,7 +96,8 @@ static hp_ph_lesion *shape(hp_phantom *p, num_rng *r, const double c[3], double 
     }
     for (int k = 0; k < 3; k++)
         s[k] *= 3 / sum * d_mm / 2;
-    l->e = hp_ph__ell(c[0], c[1], c[2], s[0], s[1], s[2], num_in(r, -1.6, 1.6), num_in(r, -.8, .8));
+    double yaw = num_in(r, -1.6, 1.6), tilt = num_in(r, -.8, .8);
+    l->e = hp_ph__ell(c[0], c[1], c[2], s[0], s[1], s[2], yaw, tilt);
     l->r = (float)(d_mm / 2);
     l->lobulation = (float)(lobulation * .5);
     l->lob_cell = (float)(1.5 / (d_mm * .22));
@@ -145,7 +148,8 @@ static void scar_arms(hp_phantom *p, hp_ph_lesion *l, num_rng *r)
     l->arms = num_int(r, 3, 5);
     l->arm_mm = (float)num_in(r, 1, 2);
     for (int k = 0; k < l->arms; k++) {
-        double v[3] = {num_gauss(r), num_gauss(r), num_gauss(r)};
+        double v[3];
+        num_gauss3(r, v);
         double n = sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]) + 1e-9;
         for (int c = 0; c < 3; c++)
             l->arm_dir[k][c] = (float)(v[c] / n);
@@ -166,7 +170,8 @@ static void nodular(hp_ph_lesion *l, num_rng *r)
     }
     l->knobs = num_int(r, 3, 7);
     for (int k = 0; k < l->knobs; k++) {
-        double v[3] = {num_gauss(r), num_gauss(r), num_gauss(r)};
+        double v[3];
+        num_gauss3(r, v);
         double n = sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]) + 1e-9;
         l->knob_r[k] = (float)num_clamp(num_in(r, 2, 5), 1, .45 * l->r);
         for (int c = 0; c < 3; c++)
@@ -298,7 +303,8 @@ static void wedge(hp_phantom *p, num_rng *r)
     double c[3], d = num_in(r, 30, 70);
     if (!place(p, r, d / 4, BORDER, c))
         return;
-    const double hu[4] = {0, num_in(r, 18, 45), num_in(r, 0, 8), 0};
+    double in_a = num_in(r, 18, 45), in_v = num_in(r, 0, 8);
+    const double hu[4] = {0, in_a, in_v, 0};
     hp_ph_lesion *l = shape(p, r, c, d, .1);
     double v[3] = {c[0] - -.25 * p->ai, c[1] - p->yi, c[2] + 85}, n = sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]) + 1e-6;
     for (int k = 0; k < 3; k++)
@@ -362,7 +368,8 @@ static void distractors(hp_phantom *p)
     if (t->cirrhosis)
         for (int k = num_int(&r, 3, 10); k > 0 && t->n_lesions < HP_PH_MAX_LESIONS - 6; k--) {
             double d = num_in(&r, 5, 15);
-            const double hu[4] = {num_in(&r, 0, 8), num_in(&r, -6, 8), num_in(&r, -14, 2), num_in(&r, -12, 2)};
+            double nc = num_in(&r, 0, 8), ar = num_in(&r, -6, 8), ve = num_in(&r, -14, 2), de = num_in(&r, -12, 2);
+            const double hu[4] = {nc, ar, ve, de};
             if (place(p, &r, d / 2, ANYWHERE, c))
                 flat(p, &r, HP_PH_NODULE, c, d, hu, 0, num_in(&r, .8, 2), false, false);
         }

@@ -70,6 +70,14 @@ static inline double num_normal(num_rng *r, double mean, double sd)
     return mean + sd * num_gauss(r);
 }
 
+/* C does not say which argument of a call, or which element of a list, is
+ * worked out first: draws that stand together go through these, in order. */
+static inline void num_gauss3(num_rng *r, double ret[3])
+{
+    for (int c = 0; c < 3; c++)
+        ret[c] = num_gauss(r);
+}
+
 static inline double num_exp(double x)
 {
     x = num_clamp(x, -700, 700);

@@ -87,7 +87,7 @@ void hp_ph__breath(const hp_phantom *p, int phase, const double img[3], double r
     if (phase == HP_PHASE_V || p->opt.motion_mm <= 0)
         return;
     num_rng r = num_stream(p->opt.seed, 900 + (uint64_t)phase);
-    double amp = p->opt.motion_mm * num_in(&r, .45, 1) * (num_chance(&r, .5) ? 1 : -1);
+    double size = num_in(&r, .45, 1), amp = p->opt.motion_mm * (num_chance(&r, .5) ? size : -size);
     double off = num_in(&r, 0, 64), ap = num_in(&r, -.35, .35);
     double u = img[0] / p->ai, v = (img[1] - p->yi) / p->bi;
     double wall = num_clamp((1 - sqrt(u * u + v * v)) * p->ai / 22, 0, 1);

@@ -53,7 +53,9 @@ static void grow(hp_phantom *p, num_rng *r, const double from[3], const double d
     }
     if (radius < .9 || depth > 7)
         return;
-    double axis[3] = {num_gauss(r), num_gauss(r), num_gauss(r)}, share = num_in(r, .3, .7);
+    double axis[3];
+    num_gauss3(r, axis);
+    double share = num_in(r, .3, .7);
     for (int k = 0; k < 2; k++) {
         double e[3], side = k ? -1 : 1, open = num_in(r, .35, .75);
         for (int c = 0; c < 3; c++)
@@ -93,7 +95,10 @@ void hp_ph__draw_vessels(hp_phantom *p)
     }
     double hil[3] = {-.16 * a, y + .02 * b, -92}, best = 1e9;
     for (int k = 0; k < 60; k++) { /* a hilum just inside the liver, medial and low */
-        double t[3] = {num_in(&r, -.3, 0) * a, y + num_in(&r, -.15, .2) * b, num_in(&r, -115, -70)};
+        double t[3];
+        t[0] = num_in(&r, -.3, 0) * a;
+        t[1] = y + num_in(&r, -.15, .2) * b;
+        t[2] = num_in(&r, -115, -70);
         double f = hp_ph__liver_at(p, t[0], t[1], t[2], false) + 9;
         f = f < 0 ? -f : f;
         if (f < best) {
@@ -131,7 +136,10 @@ void hp_ph__draw_vessels(hp_phantom *p)
     double vdir[4][3] = {{-.9, -.05, -.35}, {-.45, -.75, -.35}, {.25, -.85, -.3}, {-.6, .3, -.7}};
     double hr = num_in(&r, 4.2, 6.2);
     for (int k = 0; k < 4; k++) {
-        double d[3] = {vdir[k][0] + .1 * num_gauss(&r), vdir[k][1] + .1 * num_gauss(&r), vdir[k][2] + .1 * num_gauss(&r)}, to[3];
+        double d[3], to[3];
+        num_gauss3(&r, d);
+        for (int c = 0; c < 3; c++)
+            d[c] = vdir[k][c] + .1 * d[c];
         normalise(d);
         for (int c = 0; c < 3; c++)
             to[c] = join[c] + d[c] * 20;

@@ -140,7 +140,20 @@ def detector_boxes(f, seed):
     return boxes[primary]
 
 
-def detector_sample(files, rng, augment=True):
+def detector_crop(x, boxes, rng, size):
+    """A window of `size`, mostly one that holds the centre of a lesion."""
+    lo = [rng.randint(0, n - s) for n, s in zip(x.shape, size)]
+    if len(boxes) and rng.random() < .85:
+        box = boxes[rng.randrange(len(boxes))]
+        for axis, s in enumerate(size):
+            c = int((box[axis] + box[axis + 3]) / 2)
+            a, b = max(0, c - s + 8), min(x.shape[axis] - s, c - 8)
+            lo[axis] = rng.randint(a, b) if a <= b else min(max(lo[axis], 0), x.shape[axis] - s)
+    x = x[tuple(slice(a, a + s) for a, s in zip(lo, size))]
+    return x, boxes - torch.tensor(lo + lo, dtype=boxes.dtype)
+
+
+def detector_sample(files, rng, augment=True, crop=None):
     """x (1, D, H, W), boxes (n, 6), voxel spacing (3)."""
     seeds = files.list()
     while True:  # by (patient, phase): a public-like patient has one phase only
@@ -169,6 +182,8 @@ def detector_sample(files, rng, augment=True):
                 boxes[:, axis] = (boxes[:, axis] - lo[axis]) * k
                 boxes[:, axis + 3] = (boxes[:, axis + 3] - lo[axis]) * k
                 spacing[axis] /= k
+        if crop:
+            x, boxes = detector_crop(x, boxes, rng, crop)
     return window(x)[None], boxes, spacing
 
 

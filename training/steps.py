@@ -110,6 +110,11 @@ def detector_figures(net, files, seeds, device):
 SMALL_STRIDE = (2, 4, 4)
 
 
+# Most of the budget goes on windows around lesions, the end on whole crops: on the
+# CPU that doubles how many lesions a minute shows.
+DETECTOR_WINDOW, WINDOW_SHARE = (48, 112, 160), .75
+
+
 def train_detector(run, batch=4):
     spec = SMALL["detector"]
     files, valid = run.files("detect", is_train), run.files("detect", is_valid)
@@ -120,8 +125,9 @@ def train_detector(run, batch=4):
 
     def loss(t):
         xs, targets = [], []
+        crop = DETECTOR_WINDOW if t.share() < WINDOW_SHARE else None
         for _ in range(batch):
-            x, boxes, spacing = data.detector_sample(files, t.rng)
+            x, boxes, spacing = data.detector_sample(files, t.rng, crop=crop)
             xs.append(x)
             shape = [-(-n // s) for n, s in zip(x.shape[1:], net.stride)]
             targets.append(losses.detector_target(boxes, shape, net.stride, spacing))

@@ -18,9 +18,8 @@ CHECKPOINT_S = 60
 
 
 class Trainer:
-    def __init__(self, name, net, folder, minutes, lr, weight_decay=0., seed=0, channels_last=None,
-                 rate="cosine"):
-        self.name, self.net, self.minutes, self.lr, self.rate = name, net, minutes, lr, rate
+    def __init__(self, name, net, folder, minutes, lr, weight_decay=0., seed=0, channels_last=None):
+        self.name, self.net, self.minutes, self.lr = name, net, minutes, lr
         self.path = os.path.join(folder, name + ".pt")
         os.makedirs(folder, exist_ok=True)
         self.spent_s, self.step, self.skipped, self.log = 0., 0, 0, []
@@ -53,8 +52,11 @@ class Trainer:
     def done(self):
         return self.spent_s >= self.minutes * 60
 
+    def share(self):
+        return min(1., self.spent_s / (self.minutes * 60))
+
     def rate_now(self):
-        share = min(1., self.spent_s / (self.minutes * 60))
+        share = self.share()
         warm = min(1., (self.step + 1) / WARMUP_STEPS)
         return self.lr * warm * (.01 + .99 * .5 * (1 + math.cos(math.pi * share)))
 

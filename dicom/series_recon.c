@@ -124,7 +124,7 @@ static bool same_acquisition(const hp_stack *a, const hp_stack *b)
     if (a->group == b->group || same_reconstruction(a, b) ||
         hp_stack_overlap_mm(a, b) < 0.5 * fmin(extent_mm(a), extent_mm(b)))
         return false;
-    if (words_a != 0 && words_b != 0 && words_a != words_b)
+    if (words_a != 0 && words_b != 0 && (words_a & words_b) == 0)
         return false;
     if (timed)
         return fabs(a->time_s - b->time_s) <= 1.5;

@@ -135,7 +135,7 @@ static const struct {
 
     {"noncontrast", NC}, {"noncon", NC}, {"nonenhanced", NC}, {"unenhanced", NC},
     {"precontrast", NC}, {"precon", NC}, {"without", NC}, {"wo", NC}, {"plain", NC},
-    {"native", NC}, {"nativ", NC}, {"nativo", NC}, {"nativa", NC}, {"pre", NC},
+    {"native", NC}, {"nativ", NC}, {"nat", NC}, {"nativo", NC}, {"nativa", NC}, {"pre", NC},
     {"nc", NC}, {"ncct", NC}, {"nect", NC}, {"basal", NC}, {"basale", NC}, {"spc", NC},
     {"kontrastsiz", NC},
 

@@ -23,7 +23,7 @@ enum { OTHER = HP_PHASES, ROLES = HP_PHASES + 1, MAX_CANDIDATES = 12 };
  * logarithms' unit; one clear word moves a stack by about 3. */
 static const double WORD = 20, WORDS_SHARED = 5, BOLUS = 6, AGENT_ABSENT = 4,
                     AGENT_PRESENT = 0.5, RULED_OUT = 1e-9;
-static const double MARGIN = 1.0, MARGIN_NO_CONTRAST = 2.0;
+static const double MARGIN = 1.0, MARGIN_NO_CONTRAST = 3.0;
 static const double ORDER_BROKEN = 6, GAP_ODD = 3, GAP_UNUSUAL = 1;
 
 typedef struct candidate {
@@ -235,7 +235,7 @@ static double gap_penalty(int p, int q, double gap_s)
     static const struct {
         double wide_lo, usual_lo, usual_hi, wide_hi;
     } GAP[HP_PHASES][HP_PHASES] = {
-        [HP_PHASE_NC] = {[HP_PHASE_A] = {10, 15, 1200, 7200},
+        [HP_PHASE_NC] = {[HP_PHASE_A] = {20, 45, 1200, 7200},
                          [HP_PHASE_V] = {30, 45, 1200, 7200},
                          [HP_PHASE_D] = {90, 120, 2400, 7200}},
         [HP_PHASE_A] =

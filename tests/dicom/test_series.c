@@ -343,6 +343,23 @@ static void test_series__gaps_tell_three_acquisitions_apart(void **state)
     assert_int_equal(phase_of(w, 4, 0), HP_PHASE_D);
 }
 
+static void test_series__three_unnamed_times_without_a_native_scan(void **state)
+{
+    world *w = *state;
+
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 2, .time_s = 36035, .agent_tag_empty = true});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 3, .time_s = 36070, .agent_tag_empty = true});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 4, .time_s = 36180, .agent_tag_empty = true});
+    assemble(w);
+    assert_int_equal(w->r, HP_OK);
+    assert_int_equal(phase_of(w, 2, 0), HP_PHASE_A);
+    assert_int_equal(phase_of(w, 3, 0), HP_PHASE_V);
+    assert_int_equal(phase_of(w, 4, 0), HP_PHASE_D);
+}
+
 static void test_series__two_times_without_contrast_are_not_guessed(void **state)
 {
     world *w = *state;
@@ -947,6 +964,7 @@ int main(void)
         CASE(test_series__venous_alone_is_enough),
         CASE(test_series__times_order_four_unnamed_acquisitions),
         CASE(test_series__gaps_tell_three_acquisitions_apart),
+        CASE(test_series__three_unnamed_times_without_a_native_scan),
         CASE(test_series__two_times_without_contrast_are_not_guessed),
         CASE(test_series__delay_after_the_bolus),
         CASE(test_series__a_constant_bolus_delay_is_not_believed),

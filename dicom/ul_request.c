@@ -201,7 +201,7 @@ static hp_code parse_user(span body, hp_ul_request *rq, hp_error *reterr)
 hp_code hp_ul__parse_request(const uint8_t *data, size_t len, hp_ul_request *ret,
                              hp_ul_rejection *ret_rejection, hp_error *reterr)
 {
-    span rest = {data + FIXED_PART, len - FIXED_PART};
+    span rest;
     hp_uid application = {""};
     bool ok = true;
     hp_code r = HP_OK;
@@ -210,6 +210,7 @@ hp_code hp_ul__parse_request(const uint8_t *data, size_t len, hp_ul_request *ret
     memset(ret, 0, sizeof *ret);
     if (len < FIXED_PART)
         return hp_fail(reterr, HP_E_INVALID, "an association request of %zu bytes", len);
+    rest = (span){data + FIXED_PART, len - FIXED_PART};
     get_text((span){data + 4, 16}, ret->called_ae, sizeof ret->called_ae);
     get_text((span){data + 20, 16}, ret->calling_ae, sizeof ret->calling_ae);
     if (!(hp_get_u16be(data) & 1)) {

@@ -384,6 +384,9 @@ static void test_ul__no_pdu_longer_than_its_kind_may_be(void **state)
     hp_buf_put(&b, "\1\0\0\4\0\1", 6); /* 256 KiB and one */
     expect_violation(&b, 6);
     hp_buf_clear(&b);
+    hp_buf_put(&b, "\1\0\0\0\0\0", 6); /* an empty request */
+    expect_violation(&b, 6);
+    hp_buf_clear(&b);
     hp_buf_put(&b, "\7\0\0\0\0\5", 6);
     expect_violation(&b, 6);
     hp_buf_clear(&b);

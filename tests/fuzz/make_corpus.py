@@ -147,6 +147,7 @@ def connections():
         ("role_length", request(two, item(0x54, b"\0\1"))),
         ("unasked", request(two) + pdata((9, 3, command(1)))),
         ("long", request(two) + struct.pack(">BBI", 4, 0, 1 << 31)),
+        ("empty", b"\1\0\0\0\0\0"),
         ("http", b"GET / HTTP/1.1\r\n\r\n"),
         ("tls", b"\x16\3\1\2\0\1\0\1\xfc\3\3"),
     ]):

@@ -23,7 +23,10 @@ CLASSES = [
 ]
 INTENDED_USE = "Research use only. Trained on synthetic phantoms."
 INPUT = {"window": [-175, 275], "mean": 0.5, "std": 0.25, "pad_hu": -1024}
-PATCH = dict(INPUT, spacing_mm=0.7, crop=256, ring_px=16)
+# Lesions differ from liver by 10 to 30 HU: the wide window leaves them a tenth of a
+# standard deviation of the whole picture. The paper names no window.
+LESION_INPUT = dict(INPUT, window=[-50, 200])
+PATCH = dict(LESION_INPUT, spacing_mm=0.7, crop=256, ring_px=16)
 HG_STRIDES = [[1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
 PLAN_B = {"stem_kernel": [3, 7, 7], "stem_stride": [1, 2, 2], "res_stride": [2, 2, 2],
           "hg_strides": HG_STRIDES, "grid": [48, 176, 256]}
@@ -34,12 +37,12 @@ SMALL = {
               "params": {"widths": [16, 32, 48, 64, 96], "strides": UNET_STRIDES,
                          "grid": [64, 128, 160], "spacing_mm": [4, 3, 3]},
               "rest": {"threshold": 0.5}},
-    "detector": {"arch": "hourglass3d", "files": ["detector"], "input": INPUT,
+    "detector": {"arch": "hourglass3d", "files": ["detector"], "input": LESION_INPUT,
                  "params": {"stacks": 1, "dims": [16, 24, 32, 48, 64, 64],
                             "modules": [1, 1, 1, 1, 1, 2], "stem": 16, **PLAN_B},
                  "rest": {"crop_margin_mm": [5, 10, 10], "topk": 100, "score_min": 0.01,
                           "nms_iou": 0.3, "keep": 10}},
-    "keyslice": {"arch": "unet25d", "files": ["seg25d"], "input": INPUT,
+    "keyslice": {"arch": "unet25d", "files": ["seg25d"], "input": LESION_INPUT,
                  "params": {"slices": 9, "interval_mm": 2, "spacing_mm": 0.8,
                             "widths": [16, 32, 64, 128, 128]},
                  "rest": {"phases": ["V"], "threshold": 0.5}},

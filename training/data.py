@@ -13,16 +13,14 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
-from .bundle import INPUT
-
-FLOOR = (0. - INPUT["mean"]) / INPUT["std"]  # -2: the window's floor, also the pad
+from .bundle import INPUT, LESION_INPUT
 
 
-def window(hu):
-    """HU -> network input (networks.md 0)."""
-    lo, hi = INPUT["window"]
+def window(hu, spec=LESION_INPUT):
+    """HU -> network input (networks.md 0), with a stage's `input`."""
+    lo, hi = spec["window"]
     x = (hu.float().clamp(lo, hi) - lo) / (hi - lo)
-    return (x - INPUT["mean"]) / INPUT["std"]
+    return (x - spec["mean"]) / spec["std"]
 
 
 class Files:
@@ -204,7 +202,7 @@ def liver_sample(files, rng, patch):
         shape = x.shape
         x = window_resize(x, lo, size, shape)[0]
         y = (window_resize(y, lo, size, shape, pad=0.)[0] > .5).float()
-    return window(x)[None], y[None]
+    return window(x, INPUT)[None], y[None]
 
 
 def seg_sample(files, rng, crop=256):

@@ -51,7 +51,7 @@ def peaks(run, folder):
         for i, seed in enumerate(files.list()[:PEAK_STUDIES]):
             with files.open(seed) as f:
                 hu = f.get_slice("hu")
-                x = data.window(hu[i % 4 if what in ("liver", "detect") else 0])
+                x = data.window(hu[i % 4 if what in ("liver", "detect") else 0], spec["input"])
                 rect = f.get_slice("rect")[0] if what == "slices" else None
             # fp32 3D convolution with batch 1 takes a slow path in ATen; bf16 does not
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16,

@@ -37,7 +37,7 @@ def make(folder, files):
         hu = f.get_tensor("hu")
         net = nets_of("liver", folder)[0]
         for p, name in enumerate(bundle.PHASES):
-            logit = net(data.window(hu[p])[None, None])["logit"]
+            logit = net(data.window(hu[p], bundle.INPUT)[None, None])["logit"]
             out[f"liver.{name}.logit"] = logit[:, :, ::8, ::8, ::8]
     with files("detect").open(SEED) as f:
         hu = f.get_tensor("hu")

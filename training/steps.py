@@ -67,7 +67,7 @@ def train_liver(run, patch=(64, 80, 96), batch=2):
             with valid.open(seed) as f:
                 x, y = f.get_slice("hu")[i % 4], (f.get_tensor("mask") >> i % 4 & 1).bool()
             with cast(run.device):
-                p = t.net(data.window(x)[None, None].to(run.device))["logit"].cpu()[0, 0] > 0
+                p = t.net(data.window(x, spec["input"])[None, None].to(run.device))["logit"].cpu()[0, 0] > 0
             d = 2 * int((p & y).sum()) / max(1, int(p.sum()) + int(y.sum()))
             out[f"{seed}{'NAVD'[i % 4]}"] = round(d, 4)
         out["mean"] = round(sum(out.values()) / max(1, len(out)), 4)

@@ -15,6 +15,7 @@
 #include <dcmtk/dcmnet/dcmtrans.h>
 #include <dcmtk/dcmnet/dimse.h>
 #include <dcmtk/dcmnet/dul.h>
+#include <dcmtk/dcmnet/lst.h>
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -186,14 +187,18 @@ void settle_not_taken(hp_send_item *item, T_ASC_Association *assoc)
 {
     hp_code code = HP_E_REFUSED;
 
-    for (int i = 0; i < ASC_countPresentationContexts(assoc->params); i++) {
-        T_ASC_PresentationContext pc;
+    // ASC_ functions show what was asked only; the answers stand in DUL's list.
+    LST_HEAD **answers = &assoc->params->DULparams.acceptedPresentationContext;
+    auto *pc = *answers != nullptr ? static_cast<DUL_PRESENTATIONCONTEXT *>(LST_Head(answers))
+                                   : nullptr;
 
-        if (ASC_getPresentationContext(assoc->params, i, &pc).good() &&
-            std::strcmp(pc.abstractSyntax, item->sop_class.text) == 0 &&
-            (pc.resultReason == ASC_P_USERREJECTION || pc.resultReason == ASC_P_NOREASON))
+    if (pc != nullptr)
+        LST_Position(answers, pc);
+    for (; pc != nullptr; pc = static_cast<DUL_PRESENTATIONCONTEXT *>(LST_Next(answers)))
+        if (std::strcmp(pc->abstractSyntax, item->sop_class.text) == 0 &&
+            (pc->result == DUL_PRESENTATION_REJECT_USER ||
+             pc->result == DUL_PRESENTATION_REJECT_NOREASON))
             code = HP_E_REJECTED;
-    }
     settle(item, code, HP_SCU_NO_STATUS, "not accepted by the peer");
 }
 

@@ -278,6 +278,8 @@ hp_code hp_study_file_lost(hp_db *db, int64_t study_id, const char *name,
     if (r == HP_OK)
         r = hp_event_add(db, study_id, 0, "file_lost", reterr,
                          "spool/%s is in the ledger and not on disk", name);
+    if (r == HP_OK) /* sent again, it is new again */
+        r = hp_db__run(db, reterr, "DELETE FROM instance WHERE name = ?", "t", name);
     if (r == HP_OK)
         r = hp_job__fail_open(db, study_id, "file_lost",
                               "a received file is missing on disk", reterr);

@@ -26,6 +26,8 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 static const char USAGE[] =
     "usage: hepar-prepare --bundle DIR --in DICOM_DIR --out DIR\n"
     "       hepar-prepare --phantom A..B --what liver,detect,slices,seg --out DIR\n"
+    "       hepar-prepare --phantom A..B --evaluate|--candidates|--truth-boxes-only\n"
+    "                     --bundle DIR --out DIR\n"
     "       options: --cohort train|test108|test400  --motion-mm X  --overlap X  --threads N\n";
 
 static bool parse_range(const char *text, hp_prepare *o)
@@ -82,15 +84,18 @@ static bool parse_cohort(const char *text, hp_prepare *o)
     return false;
 }
 
-static bool parse_args(int argc, char **argv, hp_prepare *o, int *ret_threads)
+static bool parse_args(int argc, char **argv, hp_prepare *o)
 {
-    enum { BUNDLE = 1, IN, OUT, PHANTOM, WHAT, COHORT, MOTION, OVERLAP, THREADS };
+    enum { BUNDLE = 1, IN, OUT, PHANTOM, WHAT, COHORT, MOTION, OVERLAP, THREADS,
+           EVALUATE, CANDIDATES, TRUTH_BOXES };
     static const struct option LONG[] = {
         {"bundle", 1, NULL, BUNDLE},   {"in", 1, NULL, IN},
         {"out", 1, NULL, OUT},         {"phantom", 1, NULL, PHANTOM},
         {"what", 1, NULL, WHAT},       {"cohort", 1, NULL, COHORT},
         {"motion-mm", 1, NULL, MOTION}, {"overlap", 1, NULL, OVERLAP},
-        {"threads", 1, NULL, THREADS}, {NULL, 0, NULL, 0},
+        {"threads", 1, NULL, THREADS}, {"evaluate", 0, NULL, EVALUATE},
+        {"candidates", 0, NULL, CANDIDATES},
+        {"truth-boxes-only", 0, NULL, TRUTH_BOXES}, {NULL, 0, NULL, 0},
     };
     int64_t n;
     bool ok = true;
@@ -108,12 +113,37 @@ static bool parse_args(int argc, char **argv, hp_prepare *o, int *ret_threads)
         case THREADS:
             ok = hp_parse_i64(optarg, &n) && n >= 1 && n <= 256;
             if (ok)
-                *ret_threads = (int)n;
+                o->threads = (int)n;
             break;
+        case EVALUATE: o->evaluate = true; break;
+        case CANDIDATES: o->candidates = true; break;
+        case TRUTH_BOXES: o->truth_boxes_only = true; break;
         default: ok = false;
         }
     }
-    return ok && optind == argc && o->out != NULL && (o->what == 0 || o->to > o->from);
+    return ok && optind == argc && o->out != NULL;
+}
+
+/* What is to be done for one seed. */
+static hp_code run_seed(const hp_prepare *o, uint64_t seed, hp_error *err)
+{
+    hp_code r = HP_OK;
+
+    if (o->what != 0)
+        r = hp_prepare_tensors(o, seed, err);
+    if (r == HP_OK && o->candidates)
+        r = hp_prepare_candidates(o, seed, err);
+    if (r == HP_OK && o->evaluate)
+        r = hp_prepare_evaluate(o, seed, err);
+    if (r == HP_OK && o->truth_boxes_only)
+        r = hp_prepare_truth_box(o, seed, err);
+    return r;
+}
+
+static int complain(const hp_error *err)
+{
+    fprintf(stderr, "hepar-prepare: %s\n", err->msg);
+    return EXIT_FAILED;
 }
 
 static int run_phantoms(const hp_prepare *o)
@@ -123,12 +153,12 @@ static int run_phantoms(const hp_prepare *o)
 
     for (uint64_t seed = o->from; seed < o->to; seed++) {
         hp_error err = HP_ERROR_INIT;
-        hp_code r = hp_prepare_tensors(o, seed, &err);
+        hp_code r = run_seed(o, seed, &err);
         uint64_t done = seed - o->from + 1;
 
         if (r != HP_OK) {
-            fprintf(stderr, "\nhepar-prepare: %s\n", err.msg);
-            return EXIT_FAILED;
+            fputc('\n', stderr);
+            return complain(&err);
         }
         fprintf(stderr, "\rprepared %llu/%llu  %.1f s each ", (unsigned long long)done,
                 (unsigned long long)total,
@@ -138,18 +168,39 @@ static int run_phantoms(const hp_prepare *o)
     return EXIT_DONE;
 }
 
+static hp_code open_pipeline(hp_prepare *o, hp_error *err)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+
+    opt.device = "cpu";
+    opt.threads = o->threads;
+    opt.evaluate = true;
+    return hp_pipeline_open(o->bundle, &opt, &o->pipeline, err);
+}
+
 int main(int argc, char **argv)
 {
-    hp_prepare o = {.motion_mm = 2, .overlap = 1};
-    int threads = 1;
+    hp_prepare o = {.motion_mm = 2, .overlap = 1, .threads = 1};
+    hp_error err = HP_ERROR_INIT;
+    bool runs, phantoms;
+    int rc;
 
-    if (!parse_args(argc, argv, &o, &threads)) {
+    if (!parse_args(argc, argv, &o)) {
         fputs(USAGE, stderr);
         return EXIT_USAGE;
     }
-    omp_set_num_threads(threads);
-    if (o.what != 0)
-        return run_phantoms(&o);
-    fputs(USAGE, stderr);
-    return EXIT_USAGE;
+    runs = o.evaluate || o.candidates || o.truth_boxes_only;
+    phantoms = o.to > o.from && (o.what != 0 || runs);
+    omp_set_num_threads(o.threads);
+    if ((runs && o.bundle == NULL) || (!phantoms && (o.in == NULL || o.bundle == NULL))) {
+        fputs(USAGE, stderr);
+        return EXIT_USAGE;
+    }
+    if (!phantoms)
+        return hp_prepare_study(&o, &err) == HP_OK ? EXIT_DONE : complain(&err);
+    if (runs && open_pipeline(&o, &err) != HP_OK)
+        return complain(&err);
+    rc = run_phantoms(&o);
+    hp_pipeline_free(o.pipeline);
+    return rc;
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "inference/crop.h"
 #include "inference/pipeline.h"
 #include "tests/phantom/phantom.h"
 
@@ -25,6 +26,7 @@ typedef struct hp_prepare {
     hp_cohort cohort;
     double motion_mm, overlap;
     bool evaluate, candidates, truth_boxes_only;
+    int threads;
     hp_pipeline *pipeline; /* open when a bundle is given */
 } hp_prepare;
 
@@ -34,6 +36,21 @@ hp_code hp_prepare_patient(const hp_prepare *o, uint64_t seed, hp_phantom **ret,
 
 /* OUT/<what>/<seed>.safetensors for each part asked for that is not there yet. */
 hp_code hp_prepare_tensors(const hp_prepare *o, uint64_t seed, hp_error *reterr);
+
+/* With a pipeline open: OUT/evaluate/<seed>.json, findings beside the truth. */
+hp_code hp_prepare_evaluate(const hp_prepare *o, uint64_t seed, hp_error *reterr);
+/* OUT/truth/<seed>.json: the texture networks on the largest primary's own box. */
+hp_code hp_prepare_truth_box(const hp_prepare *o, uint64_t seed, hp_error *reterr);
+/* OUT/candidates/<seed>.safetensors: what the detector finds, as patches. */
+hp_code hp_prepare_candidates(const hp_prepare *o, uint64_t seed, hp_error *reterr);
+/* Every stage's tensors of a DICOM study, below OUT. */
+hp_code hp_prepare_study(const hp_prepare *o, hp_error *reterr);
+
+enum {
+    HP_PREPARE_CROP_VOXELS = 48 * 176 * 256,
+    HP_PREPARE_PATCH_SIDE = 320
+};
+#define HP_PREPARE_PATCH_MM 0.7
 
 /* Draws for sampling decisions: the same for the same seed and salt. */
 typedef struct hp_draw {
@@ -53,6 +70,11 @@ hp_code hp_prepare_planes(const hp_phantom *p, int phase, const hp_geom *part, i
                           hp_error *reterr);
 /* Lesion box (V frame) in edge mm from the corner of the venous grid, z, y, x. */
 hp_box hp_prepare_box(const hp_phantom_lesion *l, const hp_geom *v);
+hp_voxel_box hp_prepare_liver_box(const hp_phantom *p, const hp_geom *v);
+/* The detector's crop around the true liver, each face moved a little: four phases
+ * (48, 176, 256) rendered at its resolution. */
+hp_code hp_prepare_crop(const hp_phantom *p, uint64_t seed, hp_voxel_box *ret_crop,
+                        hp_geom *ret_grid, int16_t *hu, hp_error *reterr);
 /* Four phases of the square patch of `side` pixels of spacing_mm around (y, x) mm
  * in venous plane z: ret (4, side, side). */
 hp_code hp_prepare_patch(const hp_phantom *p, int z, const double centre_mm[2], int side,

@@ -24,12 +24,12 @@
 
 enum {
     DETECT_Z = 48, DETECT_Y = 176, DETECT_X = 256,
-    PATCH_SIDE = 320, MAX_PATCHES = 16, RANDOM_PATCHES = 3, PRIMARY_SLICES = 5,
+    PATCH_SIDE = HP_PREPARE_PATCH_SIDE, MAX_PATCHES = 16, RANDOM_PATCHES = 3, PRIMARY_SLICES = 5,
     SEG_SIDE = 320, SEG_SLICES = 9, SEG_STACKS = 6
 };
 static const int LIVER_N[3] = {64, 128, 160};
 static const double LIVER_MM[3] = {4, 3, 3}, CROP_MARGIN_MM[3] = {5, 10, 10};
-static const double PATCH_MM = 0.7, SEG_MM = 0.8, SEG_INTERVAL_MM = 2;
+static const double PATCH_MM = HP_PREPARE_PATCH_MM, SEG_MM = 0.8, SEG_INTERVAL_MM = 2;
 
 /* --- draws ------------------------------------------------------------- */
 
@@ -99,7 +99,7 @@ hp_box hp_prepare_box(const hp_phantom_lesion *l, const hp_geom *v)
     return b;
 }
 
-static hp_voxel_box liver_box(const hp_phantom *p, const hp_geom *v)
+hp_voxel_box hp_prepare_liver_box(const hp_phantom *p, const hp_geom *v)
 {
     const hp_phantom_truth *t = hp_phantom_get_truth(p);
     hp_voxel_box b;
@@ -410,17 +410,13 @@ static void jitter_box(hp_voxel_box *b, const hp_geom *v, hp_draw *d)
     }
 }
 
-static hp_code detect_part(const hp_phantom *p, uint64_t seed, const char *path,
-                           hp_error *reterr)
+hp_code hp_prepare_crop(const hp_phantom *p, uint64_t seed, hp_voxel_box *ret_crop,
+                        hp_geom *ret_grid, int16_t *hu, hp_error *reterr)
 {
     static const int N[3] = {DETECT_Z, DETECT_Y, DETECT_X};
-    const hp_phantom_truth *t = hp_phantom_get_truth(p);
     hp_geom v = hp_phantom_grid(p, HP_PHASE_V), g;
-    hp_voxel_box crop = liver_box(p, &v);
+    hp_voxel_box crop = hp_prepare_liver_box(p, &v);
     hp_draw d = hp_draw_init(seed, 2);
-    lesion_rows *rows = calloc(1, sizeof *rows);
-    size_t n = (size_t)DETECT_Z * DETECT_Y * DETECT_X;
-    int16_t *hu = malloc(HP_PHASES * n * sizeof *hu);
     hp_code r = HP_OK;
     int size[3];
 
@@ -430,10 +426,25 @@ static hp_code detect_part(const hp_phantom *p, uint64_t seed, const char *path,
         size[a] = crop.hi[a] - crop.lo[a];
     g = hp_geom_crop(&v, crop.lo, size);
     g = hp_geom_resample(&g, N);
-    if (rows == NULL || hu == NULL)
-        r = hp_fail(reterr, HP_E_NO_MEMORY, "detector tensors");
     for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++)
-        r = hp_prepare_render(p, phase, &g, hu + (size_t)phase * n, reterr);
+        r = hp_prepare_render(p, phase, &g, hu + (size_t)phase * hp_geom_voxels(&g), reterr);
+    *ret_crop = crop;
+    *ret_grid = g;
+    return r;
+}
+
+static hp_code detect_part(const hp_phantom *p, uint64_t seed, const char *path,
+                           hp_error *reterr)
+{
+    const hp_phantom_truth *t = hp_phantom_get_truth(p);
+    hp_geom v = hp_phantom_grid(p, HP_PHASE_V), g;
+    hp_voxel_box crop;
+    lesion_rows *rows = calloc(1, sizeof *rows);
+    int16_t *hu = malloc(HP_PREPARE_CROP_VOXELS * HP_PHASES * sizeof *hu);
+    hp_code r = rows != NULL && hu != NULL
+                    ? hp_prepare_crop(p, seed, &crop, &g, hu, reterr)
+                    : hp_fail(reterr, HP_E_NO_MEMORY, "detector tensors");
+
     if (r == HP_OK) {
         float mm[3] = {(float)g.spacing_mm[0], (float)g.spacing_mm[1],
                        (float)g.spacing_mm[2]};
@@ -720,7 +731,7 @@ static hp_code stack_place(const hp_phantom *p, int k, hp_draw *d, int *ret_z,
         lesion += lesion >= t->largest_primary;
     }
     if (k == 3 || lesion < 0) {
-        hp_voxel_box liver = liver_box(p, &v);
+        hp_voxel_box liver = hp_prepare_liver_box(p, &v);
 
         *ret_z = (int)hp_draw_range(d, liver.lo[0], liver.hi[0]);
         for (int a = 0; a < 2; a++)

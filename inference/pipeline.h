@@ -80,6 +80,12 @@ const hp_pipeline_detail *hp_pipeline_get_detail(const hp_pipeline *p);
 hp_code hp_pipeline_liver(hp_pipeline *p, const hp_volume *vol, hp_volume **ret_mask,
                           hp_error *reterr);
 
+/* The detector on crops somebody cut: hu[phase] (48, 176, 256) or the bundle's grid,
+ * over the voxels [lo, hi) of grid `g`; NULL = missing. Fills f->candidates. */
+hp_code hp_pipeline_detect(hp_pipeline *p, const int16_t *const hu[HP_PHASES],
+                           const hp_geom *g, const int lo[3], const int hi[3], hp_findings *f,
+                           hp_error *reterr);
+
 /* Texture networks on a box somebody gives: the 4-phase patch (phases, side, side)
  * in HU at the bundle's pixel size, and the box in its pixels (y1, x1, y2, x2).
  * side: hp_pipeline_patch_side(). ret_p_primary and ret (folds, classes) optional. */

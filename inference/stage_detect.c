@@ -45,36 +45,38 @@ static hp_box box_of(const heads *h, int index, const int stride[3], const hp_ge
     return b;
 }
 
-static hp_code run_network(hp_visit *v, int phase, const hp_voxel_box *crop, heads *h,
+/* One phase's crop, (grid) HU, through the network. */
+static hp_code run_network(hp_pipeline *p, int phase, const int16_t *hu, heads *h,
                            hp_error *reterr)
 {
-    const hp_model_stage *s = &v->p->model->stage[HP_STAGE_DETECTOR];
+    const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
     const int *n = s->params.grid;
-    const hp_volume *vol = v->vol[phase];
     size_t size = (size_t)n[0] * n[1] * n[2];
-    int16_t *hu = malloc(size * sizeof *hu);
     float *in = malloc(size * sizeof *in);
-    double lo[3], hi[3];
     char prefix[24];
-    hp_code r = hu != NULL && in != NULL ? HP_OK
-                                         : hp_fail(reterr, HP_E_NO_MEMORY, "detector input");
+    hp_code r;
+
+    if (in == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "detector input");
+    snprintf(prefix, sizeof prefix, "detect.%s", hp_phase_name((hp_phase)phase));
+    hp_window_ref(hu, size, &s->window, in, 1);
+    hp_stage_dump(p, in, n, 3, "%s.input", prefix);
+    r = hp_stage_run(p, HP_STAGE_DETECTOR, 0, prefix, n, (const float *const[]){in},
+                     (float *const[]){h->hm, h->whd, h->off}, reterr);
+    free(in);
+    return r;
+}
+
+static hp_code cut_crop(const hp_volume *vol, const hp_voxel_box *crop, const int n[3],
+                        int16_t *ret, hp_error *reterr)
+{
+    double lo[3], hi[3];
 
     for (int a = 0; a < 3; a++) {
         lo[a] = crop->lo[a];
         hi[a] = crop->hi[a];
     }
-    snprintf(prefix, sizeof prefix, "detect.%s", hp_phase_name((hp_phase)phase));
-    if (r == HP_OK)
-        r = hp_resize_hu_ref(vol->hu, vol->geom.n, lo, hi, n, HP_PAD_HU, hu, reterr);
-    if (r == HP_OK) {
-        hp_window_ref(hu, size, &s->window, in, 1);
-        hp_stage_dump(v->p, in, n, 3, "%s.input", prefix);
-        r = hp_stage_run(v->p, HP_STAGE_DETECTOR, 0, prefix, n, (const float *const[]){in},
-                         (float *const[]){h->hm, h->whd, h->off}, reterr);
-    }
-    free(hu);
-    free(in);
-    return r;
+    return hp_resize_hu_ref(vol->hu, vol->geom.n, lo, hi, n, HP_PAD_HU, ret, reterr);
 }
 
 static int phase_rank(int phase)
@@ -86,11 +88,10 @@ static int phase_rank(int phase)
 }
 
 /* Appends the phase's boxes; keeps them in the detail too. */
-static void decode(hp_visit *v, int phase, const hp_voxel_box *crop, heads *h,
-                   hp_scored_box *boxes, int *count)
+static void decode(hp_pipeline *p, int phase, const hp_geom *g, const hp_voxel_box *crop,
+                   heads *h, hp_scored_box *boxes, int *count)
 {
-    const hp_model_stage *s = &v->p->model->stage[HP_STAGE_DETECTOR];
-    const hp_geom *g = &v->vol[phase]->geom;
+    const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
     int k = s->topk < HP_PIPELINE_PEAKS ? s->topk : HP_PIPELINE_PEAKS, found, stride[3], n[3];
     hp_peak peak[HP_PIPELINE_PEAKS];
     double corner_mm[3], limit_mm[3];
@@ -106,12 +107,12 @@ static void decode(hp_visit *v, int phase, const hp_voxel_box *crop, heads *h,
     grid = hp_geom_resample(&grid, s->params.grid);
     squash(h->hm, (size_t)h->n[0] * h->n[1] * h->n[2]);
     found = hp_peaks_ref(h->hm, h->n, (float)s->score_min, peak, k);
-    v->p->detail.peak_count[phase] = found;
+    p->detail.peak_count[phase] = found;
     for (int i = 0; i < found; i++) {
         hp_box b = box_of(h, peak[i].index, stride, &grid, corner_mm, limit_mm);
 
-        v->p->detail.peak[phase][i].score = peak[i].score;
-        v->p->detail.peak[phase][i].box_mm = b;
+        p->detail.peak[phase][i].score = peak[i].score;
+        p->detail.peak[phase][i].box_mm = b;
         boxes[(*count)++] = (hp_scored_box){
             .box = b,
             .score = peak[i].score,
@@ -160,33 +161,60 @@ static hp_code heads_init(heads *h, const hp_model_stage *s, hp_error *reterr)
                : hp_fail(reterr, HP_E_NO_MEMORY, "detector output");
 }
 
-hp_code hp_stage_detect(hp_visit *v, hp_error *reterr)
+/* hu[phase]: that phase's crop, made by `cut` when NULL. Candidates go to f. */
+static hp_code detect(hp_pipeline *p, const hp_volume *const vol[HP_PHASES],
+                      const int16_t *const hu[HP_PHASES], const hp_geom *g,
+                      const hp_voxel_box *crop, hp_findings *f, hp_error *reterr)
 {
-    const hp_model_stage *s = &v->p->model->stage[HP_STAGE_DETECTOR];
-    hp_voxel_box crop =
-        hp_crop_detector(&v->vol[HP_PHASE_V]->geom, &v->liver_box, s->crop_margin_mm);
+    const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
+    const int *n = s->params.grid;
     hp_scored_box *boxes = malloc(HP_PHASES * HP_PIPELINE_PEAKS * sizeof *boxes);
+    int16_t *cut = malloc((size_t)n[0] * n[1] * n[2] * sizeof *cut);
     heads h = {0};
     int count = 0;
-    hp_code r = boxes != NULL ? heads_init(&h, s, reterr)
-                              : hp_fail(reterr, HP_E_NO_MEMORY, "candidates");
+    hp_code r = boxes != NULL && cut != NULL ? heads_init(&h, s, reterr)
+                                             : hp_fail(reterr, HP_E_NO_MEMORY, "candidates");
 
     for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++) {
-        v->p->detail.peak_count[phase] = 0;
-        if (v->vol[phase] == NULL)
+        p->detail.peak_count[phase] = 0;
+        if (vol[phase] == NULL && hu[phase] == NULL)
             continue;
-        r = run_network(v, phase, &crop, &h, reterr);
+        if (hu[phase] == NULL)
+            r = cut_crop(vol[phase], crop, n, cut, reterr);
         if (r == HP_OK)
-            decode(v, phase, &crop, &h, boxes, &count);
-        hp_stage_progress(v->p, "detect", (phase + 1.0) / HP_PHASES);
+            r = run_network(p, phase, hu[phase] != NULL ? hu[phase] : cut, &h, reterr);
+        if (r == HP_OK)
+            decode(p, phase, g, crop, &h, boxes, &count);
+        hp_stage_progress(p, "detect", (phase + 1.0) / HP_PHASES);
     }
     if (r == HP_OK) {
         count = hp_nms_ref(boxes, count, s->nms_iou, s->keep);
-        to_findings(v->f, boxes, count);
+        to_findings(f, boxes, count);
     }
     free(h.hm);
     free(h.whd);
     free(h.off);
     free(boxes);
+    free(cut);
     return r;
+}
+
+hp_code hp_stage_detect(hp_visit *v, hp_error *reterr)
+{
+    static const int16_t *const NONE[HP_PHASES] = {NULL};
+    const hp_model_stage *s = &v->p->model->stage[HP_STAGE_DETECTOR];
+    const hp_geom *g = &v->vol[HP_PHASE_V]->geom;
+    hp_voxel_box crop = hp_crop_detector(g, &v->liver_box, s->crop_margin_mm);
+
+    return detect(v->p, (const hp_volume *const *)v->vol, NONE, g, &crop, v->f, reterr);
+}
+
+hp_code hp_pipeline_detect(hp_pipeline *p, const int16_t *const hu[HP_PHASES],
+                           const hp_geom *g, const int lo[3], const int hi[3], hp_findings *f,
+                           hp_error *reterr)
+{
+    static const hp_volume *const NONE[HP_PHASES] = {NULL};
+    hp_voxel_box crop = {{lo[0], lo[1], lo[2]}, {hi[0], hi[1], hi[2]}};
+
+    return detect(p, NONE, hu, g, &crop, f, reterr);
 }

@@ -10,7 +10,8 @@
  *       "sop_instance"}]}
  *      {"do":"echo","peer":{...}}
  * Out: {"event":"sent","delivery_group":G,"delivery":D,"code":"OK","status":0,
- *       "words":""} for each item, then {"event":"group","delivery_group":G};
+ *       "reached":true,"words":""} for each item as soon as it has its answer,
+ *      then {"event":"group","delivery_group":G};
  *      {"event":"echo","peer":name,"code":"OK","ms":1.2,"words":""}
  * An "id" in the message comes back in its answers.
  */
@@ -62,20 +63,30 @@ static void put_code(json_t *a, hp_code code, const char *words)
     json_object_set_new(a, "words", json_string(words));
 }
 
-static void tell_item(const json_t *msg, json_t *delivery, const hp_send_item *item)
-{
-    json_t *a = answer(msg, "sent");
+typedef struct group {
+    const json_t *msg;
+    size_t next; /* items are answered in order */
+} group;
 
-    json_object_set(a, "delivery", delivery);
+static void tell_item(const hp_send_item *item, bool reached, void *payload)
+{
+    group *g = payload;
+    const json_t *items = json_object_get(g->msg, "items");
+    json_t *a = answer(g->msg, "sent");
+
+    json_object_set(a, "delivery",
+                    json_object_get(json_array_get(items, g->next++), "delivery"));
     put_code(a, item->code, item->words);
     if (item->status != HP_SCU_NO_STATUS)
         json_object_set_new(a, "status", json_integer(item->status));
+    json_object_set_new(a, "reached", json_boolean(reached));
     hp_child_write_take(a);
 }
 
 static void do_send(const json_t *msg)
 {
     const json_t *list = json_object_get(msg, "items");
+    group g = {msg, 0};
     hp_send_item item[MAX_ITEMS];
     size_t count = json_array_size(list);
     hp_peer peer;
@@ -93,10 +104,7 @@ static void do_send(const json_t *msg)
             copy_text(item[i].sop_class.text, HP_UID_SIZE, j, "sop_class");
             copy_text(item[i].sop_instance.text, HP_UID_SIZE, j, "sop_instance");
         }
-        hp_scu_send(&peer, item, (int)n, NULL); /* every item carries its answer */
-        for (size_t i = 0; i < n; i++)
-            tell_item(msg, json_object_get(json_array_get(list, first + i), "delivery"),
-                      &item[i]);
+        hp_scu_send(&peer, item, (int)n, tell_item, &g, NULL); /* each item has its answer */
     }
     hp_child_write_take(answer(msg, "group"));
 }

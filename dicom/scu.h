@@ -8,6 +8,7 @@
 #ifndef HP_DICOM_SCU_H
 #define HP_DICOM_SCU_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -37,11 +38,17 @@ typedef struct hp_send_item {
     char words[160]; /* for the ledger; never quotes the peer's comment */
 } hp_send_item;
 
+/* (optional) Called once for each item, in order, as soon as its fate is known.
+ * `reached`: the peer held an association with us and answered; false: it could
+ * not be reached, rejected the association, or broke it here. */
+typedef void (*hp_scu_answer_cb)(const hp_send_item *item, bool reached, void *payload);
+
 /* Sends all items over one association. Returns HP_OK when the association was
  * held, whatever the items' codes; otherwise every item carries that code. An
  * object whose class the peer does not take has E_REFUSED and the words "not
  * accepted by the peer"; the others are sent. */
-hp_code hp_scu_send(const hp_peer *peer, hp_send_item *items, int count, hp_error *reterr);
+hp_code hp_scu_send(const hp_peer *peer, hp_send_item *items, int count,
+                    hp_scu_answer_cb on_answer, void *payload, hp_error *reterr);
 /* C-ECHO; ret_ms: from connecting to the answer. */
 hp_code hp_scu_echo(const hp_peer *peer, double *ret_ms, hp_error *reterr);
 

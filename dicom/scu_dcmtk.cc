@@ -272,23 +272,39 @@ std::vector<const char *> classes_of(const hp_send_item *items, int count)
     return classes;
 }
 
-hp_code send_all(const hp_peer *peer, hp_send_item *items, int count, hp_error *reterr)
+// The caller's callback and how many items it has heard of.
+struct Answers {
+    hp_scu_answer_cb on_answer;
+    void *payload;
+    int told = 0;
+
+    void tell(const hp_send_item *item, bool reached)
+    {
+        told++;
+        if (on_answer != nullptr)
+            on_answer(item, reached, payload);
+    }
+};
+
+hp_code send_all(const hp_peer *peer, hp_send_item *items, int count, Answers &answers,
+                 hp_error *reterr)
 {
     Association a;
-    int i = 0;
+    bool held = true;
     hp_code code = a.open(peer, classes_of(items, count), reterr);
 
     if (code != HP_OK)
         return code;
-    while (i < count && send_one(a.get(), &items[i], peer->timeout_s > 0 ? peer->timeout_s : 30))
-        i++;
-    if (i == count) {
-        a.release();
-        return HP_OK;
+    for (int i = 0; i < count; i++) {
+        if (held)
+            held = send_one(a.get(), &items[i], peer->timeout_s > 0 ? peer->timeout_s : 30);
+        else // the rest shares the fate of the one on which the association broke
+            settle(&items[i], items[i - 1].code, HP_SCU_NO_STATUS,
+                   "the association broke before");
+        answers.tell(&items[i], held);
     }
-    // The rest shares the fate of the one on which the association broke.
-    for (int k = i + 1; k < count; k++)
-        settle(&items[k], items[i].code, HP_SCU_NO_STATUS, "the association broke before");
+    if (held)
+        a.release();
     return HP_OK;
 }
 
@@ -313,21 +329,24 @@ hp_code hp_scu_status_code(uint16_t status)
     }
 }
 
-hp_code hp_scu_send(const hp_peer *peer, hp_send_item *items, int count, hp_error *reterr)
+hp_code hp_scu_send(const hp_peer *peer, hp_send_item *items, int count,
+                    hp_scu_answer_cb on_answer, void *payload, hp_error *reterr)
 {
     hp_error e = HP_ERROR_INIT;
+    Answers answers{on_answer, payload};
 
     hp::silence_dcmtk();
     for (int i = 0; i < count; i++)
         settle(&items[i], HP_E_INTERNAL, HP_SCU_NO_STATUS, "not tried");
     if (count <= 0)
         return HP_OK;
-    hp_code code = hp::fenced(&e, [&]() { return send_all(peer, items, count, &e); });
+    hp_code code = hp::fenced(&e, [&]() { return send_all(peer, items, count, answers, &e); });
     if (code == HP_OK)
         return HP_OK;
-    for (int i = 0; i < count; i++)
-        if (items[i].status == HP_SCU_NO_STATUS)
-            settle(&items[i], code, HP_SCU_NO_STATUS, e.msg);
+    for (int i = answers.told; i < count; i++) {
+        settle(&items[i], code, HP_SCU_NO_STATUS, e.msg);
+        answers.tell(&items[i], false);
+    }
     return hp_fail(reterr, code, "%s", e.msg);
 }
 

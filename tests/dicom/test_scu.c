@@ -20,6 +20,7 @@ typedef struct fixture {
     hp_send_item item[3];
     fake_pacs pacs;
     hp_peer peer;
+    int told, told_reached;
 } fixture;
 
 /* Item 0 is the SR, items 1 and 2 are key images. */
@@ -58,9 +59,20 @@ static void start(fixture *x, const fake_pacs_script *script)
     x->peer = (hp_peer){"pacs", "PACS", "127.0.0.1", x->pacs.port, "HEPAR", 2};
 }
 
+/* Each item once, in order. */
+static void on_answer(const hp_send_item *item, bool reached, void *payload)
+{
+    fixture *x = payload;
+
+    assert_ptr_equal(item, &x->item[x->told]);
+    x->told++;
+    x->told_reached += reached;
+}
+
 static hp_code send_all(fixture *x)
 {
-    return hp_scu_send(&x->peer, x->item, 3, NULL);
+    x->told = x->told_reached = 0;
+    return hp_scu_send(&x->peer, x->item, 3, on_answer, x, NULL);
 }
 
 static void test_scu__sends_all_over_one_association(void **state)
@@ -73,6 +85,7 @@ static void test_scu__sends_all_over_one_association(void **state)
         assert_int_equal(x->item[i].code, HP_OK);
         assert_int_equal(x->item[i].status, 0);
     }
+    assert_int_equal(x->told_reached, 3);
     assert_int_equal(x->pacs.seen->associations, 1);
     assert_int_equal(x->pacs.seen->contexts, 2); /* the classes of the objects, no others */
     assert_int_equal(x->pacs.seen->stores, 3);
@@ -163,7 +176,7 @@ static void test_scu__nothing_accepted_at_all(void **state)
     fixture *x = *state;
 
     start(x, &(fake_pacs_script){.refuse_class = HP_SOP_SECONDARY_CAPTURE, .refuse_reason = 3});
-    hp_scu_send(&x->peer, &x->item[1], 2, NULL);
+    hp_scu_send(&x->peer, &x->item[1], 2, NULL, NULL, NULL);
     assert_int_equal(x->item[1].code, HP_E_REFUSED);
     assert_int_equal(x->item[2].code, HP_E_REFUSED);
     assert_string_equal(x->item[2].words, "not accepted by the peer");
@@ -172,6 +185,8 @@ static void test_scu__nothing_accepted_at_all(void **state)
 
 static void check_all(const fixture *x, hp_code code)
 {
+    assert_int_equal(x->told, 3);
+    assert_int_equal(x->told_reached, 0);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(x->item[i].code, code);
         assert_int_equal(x->item[i].status, HP_SCU_NO_STATUS);
@@ -221,6 +236,8 @@ static void test_scu__silence_is_cut_off(void **state)
     assert_int_equal(x->item[0].code, HP_OK);
     assert_int_equal(x->item[1].code, HP_E_TIMEOUT);
     assert_int_equal(x->item[2].code, HP_E_TIMEOUT);
+    assert_int_equal(x->told, 3);
+    assert_int_equal(x->told_reached, 1);
     fake_pacs_stop(&x->pacs);
     assert_true(hp_clock_mono_ms() - before < 20000);
 }

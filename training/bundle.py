@@ -34,7 +34,8 @@ UNET_STRIDES = [[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
 
 SMALL = {
     "liver": {"arch": "unet3d", "files": ["liver"], "input": INPUT,
-              "params": {"widths": [16, 32, 48, 64, 96], "strides": UNET_STRIDES,
+              # 8 channels at full resolution: a third of the step of (16, 32, 48, 64, 96)
+              "params": {"widths": [8, 16, 32, 64, 96], "strides": UNET_STRIDES,
                          "grid": [64, 128, 160], "spacing_mm": [4, 3, 3]},
               "rest": {"threshold": 0.5}},
     "detector": {"arch": "hourglass3d", "files": ["detector"], "input": LESION_INPUT,

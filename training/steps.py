@@ -48,7 +48,7 @@ def train_liver(run, patch=(64, 80, 96), batch=2):
     files.wait(4)
     torch.manual_seed(1)
     t = Trainer("liver", build("unet3d", spec["params"]).to(run.device), run.work,
-                run.minutes["liver"], 2e-3, channels_last=CL3)
+                run.minutes["liver"], 3e-3, channels_last=CL3)
     dice = DiceLoss(sigmoid=True, batch=True)
 
     def loss(t):

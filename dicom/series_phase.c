@@ -406,8 +406,11 @@ static void say_why(const candidate *c, hp_phase phase)
 
     if (c->rule >= 0)
         snprintf(s->why, sizeof s->why, "site phase rule %d", c->rule + 1);
-    else if ((c->words >> phase) & 1)
+    else if (c->words == 1u << phase)
         snprintf(s->why, sizeof s->why, "the header says '%s'", c->word);
+    else if ((c->words >> phase) & 1)
+        snprintf(s->why, sizeof s->why, "the header names several phases, this one by %s",
+                 isnan(s->time_s) ? "acquisition order" : "acquisition time");
     else if (!isnan(c->after_bolus_s))
         snprintf(s->why, sizeof s->why, "%.0f s after the start of contrast",
                  c->after_bolus_s);

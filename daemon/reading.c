@@ -83,13 +83,20 @@ typedef struct died_call {
     hp_reading *reading;
     int64_t job;
     int run;
-    const char *code;
+    const char *code; /* NULL: it was asked to die, only its folder goes */
     char words[96];
 } died_call;
 
 static hp_code do_died(hp_db *db, void *arg, hp_error *reterr)
 {
     const died_call *c = arg;
+    char part[HP_PATH_MAX];
+
+    if (hp_path_fmt(part, NULL, "%s/outbox/%" PRId64 "/%d.part",
+                    c->reading->config->state_dir, c->job, c->run) == HP_OK)
+        hp_path_remove(part, NULL); /* what stays is litter for the next start */
+    if (c->code == NULL)
+        return HP_OK;
     return hp_job_died(db, c->job, c->run, true, c->code, c->words, reterr);
 }
 
@@ -227,6 +234,8 @@ static void on_end(bool clean, const char *words, void *payload)
             hp_log(HP_LOG_WARNING, "idle worker ended how=\"%s\"", words);
     } else if (w->let_go || r->closing) {
         hp_log(HP_LOG_INFO, "worker ended job=%" PRId64 ", as asked", w->job);
+        if (errand == RUN)
+            record_death(r, w->job, w->run, NULL, words);
     } else if (errand == LOOK) {
         hp_log(HP_LOG_WARNING,
                "worker ended while looking job=%" PRId64

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -158,7 +159,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     uv_read_stop(stream);
     p->eof = true;
     /* It closed its end and lives on: nothing more can come of it. */
-    if (!p->exited)
+    if (!p->exited && !p->killed)
         hp_process_deadline(p, END_PATIENCE_S);
     maybe_end(p);
 }
@@ -199,6 +200,9 @@ static hp_code spawn(hp_process *p, uv_loop_t *loop, const char *program,
             env[n++] = *e;
     env[n] = NULL;
     options.env = env;
+    /* libuv closes nothing in the child: whatever we hold or were started with
+     * must go by itself. */
+    close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
     err = uv_spawn(loop, &p->process, &options);
     if (err != 0)
         return hp_fail(reterr, err == UV_ENOENT ? HP_E_NOT_FOUND : HP_E_IO,

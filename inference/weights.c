@@ -217,3 +217,22 @@ size_t hp_weights_count(const hp_weights *w)
         n += w->entry[i].taken ? w->entry[i].count : 0;
     return n;
 }
+
+hp_code hp_weights_write(const hp_weights *w, const char *path, hp_error *reterr)
+{
+    hp_tensor *t = calloc((size_t)w->count + 1, sizeof *t);
+    hp_code r;
+
+    if (t == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "writing weights");
+    for (int i = 0; i < w->count; i++) {
+        const entry *e = &w->entry[i];
+
+        t[i] = (hp_tensor){.name = e->key, .dtype = HP_DTYPE_F32, .rank = e->rank,
+                           .data = e->data};
+        memcpy(t[i].dim, e->dim, sizeof t[i].dim);
+    }
+    r = hp_safetensors_write(path, t, w->count, reterr);
+    free(t);
+    return r;
+}

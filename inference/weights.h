@@ -33,6 +33,9 @@ const float *hp_weights_take(hp_weights *w, const char *key, const int *dim, int
 /* The first failure, or HP_E_CORRUPT naming a key that was not taken. */
 hp_code hp_weights_finish(const hp_weights *w, hp_error *reterr);
 
+/* Everything as F32 tensors: for tests, and to hand a network to another program. */
+hp_code hp_weights_write(const hp_weights *w, const char *path, hp_error *reterr);
+
 /* Parameters taken so far. */
 size_t hp_weights_count(const hp_weights *w);
 

@@ -1,0 +1,322 @@
+/* inference/pipeline with tiny seeded networks: the ways a study can end, the
+ * missing-phase modes, the vote, and that threads change nothing. */
+#include "tests/inference/tiny_bundle.h"
+
+#include <math.h>
+
+static void open_tiny(hp_pipeline_options opt, hp_pipeline **ret)
+{
+    hp_error err = HP_ERROR_INIT;
+
+    opt.device = "cpu";
+    if (opt.threads == 0)
+        opt.threads = 1; /* tiny layers: threads would wait for each other */
+    assert_ok(hp_pipeline_open(tiny_dir, &opt, ret, &err), &err);
+}
+
+/* Runs with the phases of `mask`; returns the code and fills f. */
+static hp_code run(hp_pipeline *p, unsigned mask, hp_findings *f, hp_error *err)
+{
+    hp_volume *native[HP_PHASES] = {NULL}, *registered[HP_PHASES] = {NULL}, *liver = NULL;
+    hp_code r;
+
+    for (int i = 0; i < HP_PHASES; i++)
+        if (mask >> i & 1)
+            native[i] = tiny_volume(i);
+    hp_findings_init(f);
+    r = hp_pipeline_run(p, (const hp_volume *const *)native, f, registered, &liver, err);
+    if (r == HP_OK) {
+        assert_non_null(liver);
+        assert_int_equal(liver->geom.n[0], 30);
+        for (int i = 0; i < HP_PHASES; i++)
+            assert_int_equal(registered[i] != NULL, mask >> i & 1);
+    } else {
+        assert_null(liver);
+    }
+    for (int i = 0; i < HP_PHASES; i++) {
+        hp_volume_free(native[i]);
+        hp_volume_free(registered[i]);
+    }
+    hp_volume_free(liver);
+    return r;
+}
+
+enum { ALL = 15, NO_D = 7, NO_V = 11 };
+
+static void test_pipeline__evaluation_always_gives_a_class(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_error err = HP_ERROR_INIT;
+    hp_findings f;
+    double sum = 0;
+    int votes = 0;
+
+    (void)state;
+    opt.evaluate = true;
+    open_tiny(opt, &p);
+    assert_ok(run(p, ALL, &f, &err), &err);
+    assert_int_equal(f.outcome, HP_OUTCOME_CLASSIFIED);
+    assert_true(f.candidate_count >= 1 && f.candidate_count <= 10);
+    assert_true(f.primary >= 0 && f.class_index >= 0);
+    for (int k = 0; k < 4; k++) {
+        sum += f.probabilities[k];
+        votes += f.votes[k];
+    }
+    assert_float_equal(sum, 1, 1e-9);
+    assert_int_equal(votes, 3);
+    for (int i = 0; i < f.candidate_count; i++) {
+        const hp_candidate *c = &f.candidates[i];
+
+        assert_int_equal(c->rank, i + 1);
+        assert_true(i == 0 || c->score <= f.candidates[i - 1].score);
+        assert_true(c->key_slice >= 0 && c->key_slice < 30);
+        assert_true(c->p_primary >= 0 && c->p_primary <= 1);
+        for (int a = 0; a < 3; a++)
+            assert_true(c->box_mm.lo[a] >= 0 && c->box_mm.hi[a] > c->box_mm.lo[a]);
+        assert_true(c->long_axis_mm >= c->short_axis_mm);
+    }
+    assert_string_equal(f.registration[HP_PHASE_V], "reference");
+    assert_string_equal(f.registration[HP_PHASE_A], "coordinates");
+    assert_string_equal(f.bundle_name, "tiny");
+}
+
+static void test_pipeline__an_implausible_liver_is_unsuitable(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_error err = HP_ERROR_INIT;
+    hp_findings f;
+    hp_code r;
+
+    (void)state;
+    open_tiny(opt, &p);
+    r = run(p, ALL, &f, &err);
+    if (r == HP_OK) /* the seeded network happens to draw a plausible liver */
+        assert_true(f.liver_ok);
+    else {
+        assert_int_equal(r, HP_E_UNSUITABLE);
+        assert_string_equal(f.reason_code, "liver_not_plausible");
+        assert_non_null(strstr(f.reason, "needs review"));
+    }
+}
+
+static void test_pipeline__no_venous_phase_is_unsuitable(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_error err = HP_ERROR_INIT;
+    hp_findings f;
+
+    (void)state;
+    open_tiny(opt, &p);
+    assert_int_equal(run(p, NO_V, &f, &err), HP_E_UNSUITABLE);
+    assert_string_equal(f.reason_code, "no_venous_phase");
+}
+
+static void test_pipeline__a_missing_phase_is_detected_only(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_error err = HP_ERROR_INIT;
+    hp_findings f;
+
+    (void)state;
+    opt.liver_check_off = true;
+    open_tiny(opt, &p);
+    assert_ok(run(p, NO_D, &f, &err), &err);
+    assert_int_equal(f.outcome, HP_OUTCOME_DETECTED);
+    assert_int_equal(f.primary, -1);
+    assert_int_equal(f.class_index, -1);
+    assert_float_equal(f.candidates[0].p_primary, -1, 0);
+    assert_true(isnan(f.candidates[0].hu_lesion[HP_PHASE_D]));
+    assert_false(isnan(f.candidates[0].hu_lesion[HP_PHASE_V]));
+    assert_string_equal(f.registration[HP_PHASE_D], "-");
+}
+
+static void test_pipeline__a_missing_phase_is_substituted(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_error err = HP_ERROR_INIT;
+    hp_findings f;
+
+    (void)state;
+    opt.evaluate = true;
+    opt.missing_phase = HP_MISSING_SUBSTITUTE;
+    open_tiny(opt, &p);
+    assert_ok(run(p, NO_D, &f, &err), &err);
+    assert_int_equal(f.outcome, HP_OUTCOME_CLASSIFIED);
+    assert_int_equal(f.substituted[HP_PHASE_D], HP_PHASE_V);
+    assert_int_equal(f.substituted[HP_PHASE_A], HP_PHASE_NONE);
+    assert_true(isnan(f.candidates[0].hu_lesion[HP_PHASE_D])); /* never a borrowed number */
+}
+
+static void test_pipeline__a_missing_phase_is_refused(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_error err = HP_ERROR_INIT;
+    hp_findings f;
+
+    (void)state;
+    opt.missing_phase = HP_MISSING_REFUSE;
+    open_tiny(opt, &p);
+    assert_int_equal(run(p, NO_D, &f, &err), HP_E_UNSUITABLE);
+    assert_string_equal(f.reason_code, "missing_phase");
+    assert_non_null(strstr(f.reason, "delayed"));
+}
+
+static void test_pipeline__threads_change_nothing(void **state)
+{
+    hp_findings f[2];
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+        hp_auto(hp_pipeline) *p = NULL;
+        hp_error err = HP_ERROR_INIT;
+
+        opt.evaluate = true;
+        opt.threads = i + 1;
+        open_tiny(opt, &p);
+        assert_ok(run(p, ALL, &f[i], &err), &err);
+    }
+    for (int i = 1; i < 2; i++) {
+        assert_int_equal(f[i].candidate_count, f[0].candidate_count);
+        assert_memory_equal(f[i].candidates, f[0].candidates,
+                            (size_t)f[0].candidate_count * sizeof f[0].candidates[0]);
+        assert_int_equal(f[i].class_index, f[0].class_index);
+        assert_memory_equal(f[i].probabilities, f[0].probabilities, sizeof f[0].probabilities);
+    }
+}
+
+typedef struct seen {
+    int tensors, hm, liver, classify;
+} seen;
+
+static void on_tensor(const char *name, const float *data, const int *dims, int rank,
+                      void *payload)
+{
+    seen *s = payload;
+
+    assert_true(rank >= 1 && rank <= 4 && dims[0] >= 1);
+    assert_true(isfinite(data[0]));
+    s->tensors++;
+    s->hm += strcmp(name, "detect.V.hm") == 0;
+    s->liver += strcmp(name, "liver.V.w0.enc0") == 0;
+    s->classify += strcmp(name, "classify.fold2.logit") == 0;
+}
+
+static void test_pipeline__every_stage_can_be_seen(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_error err = HP_ERROR_INIT;
+    hp_findings f;
+    seen s = {0};
+
+    (void)state;
+    opt.evaluate = true;
+    opt.on_tensor = on_tensor;
+    opt.payload = &s;
+    open_tiny(opt, &p);
+    assert_ok(run(p, ALL, &f, &err), &err);
+    assert_int_equal(s.hm, 1);
+    assert_true(s.liver >= 1);
+    assert_int_equal(s.classify, 1);
+    assert_true(s.tensors > 100);
+}
+
+static void test_pipeline__a_number_that_is_none_names_its_stage(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_pipeline *p = NULL;
+    hp_error err = HP_ERROR_INIT;
+    hp_safetensors *s = NULL;
+    char path[160], sha[HP_SHA256_HEX];
+    hp_tensor t[64];
+    float *big = NULL;
+    hp_findings f;
+    int n;
+
+    (void)state;
+    tiny_path("detector.safetensors", path, sizeof path);
+    assert_ok(hp_safetensors_load(path, 1 << 24, &s, &err), &err);
+    n = hp_safetensors_count(s);
+    assert_true(n <= 64);
+    for (int i = 0; i < n; i++)
+        t[i] = *hp_safetensors_at(s, i);
+    for (int i = 0; i < n; i++)
+        if (strcmp(t[i].name, "cnv0.weight") == 0) {
+            big = malloc(hp_tensor_count(&t[i]) * sizeof *big);
+            for (size_t k = 0; k < hp_tensor_count(&t[i]); k++)
+                big[k] = 3e38f;
+            t[i].data = big;
+        }
+    snprintf(sha, sizeof sha, "%s", tiny_sha[1]);
+    assert_ok(hp_safetensors_write(path, t, n, &err), &err);
+    assert_ok(hp_sha256_file(path, tiny_sha[1], &err), &err);
+    tiny_yaml("");
+    opt.evaluate = true;
+    open_tiny(opt, &p);
+    assert_int_equal(run(p, ALL, &f, &err), HP_E_NUMERIC);
+    assert_non_null(strstr(err.msg, "stage detect"));
+    assert_non_null(strstr(err.msg, "cnv0"));
+    hp_pipeline_free(p);
+    free(big);
+    hp_safetensors_free(s);
+    tiny_network(1, "hourglass3d", TINY_DETECTOR);
+    assert_string_equal(sha, tiny_sha[1]); /* the same seed, the same bytes */
+    tiny_yaml("");
+}
+
+static void test_vote__ties_go_to_the_higher_mean_among_the_tied(void **state)
+{
+    static const double FOLD[5][HP_MAX_CLASSES] = {
+        {.51, .49, 0, 0}, {.52, .48, 0, 0}, {.1, .9, 0, 0}, {.1, .9, 0, 0}, {.2, .2, .6, 0}};
+    static const double CLEAR[5][HP_MAX_CLASSES] = {
+        {.4, .3, .3, 0}, {.4, .3, .3, 0}, {.4, .3, .3, 0}, {0, 1, 0, 0}, {0, 1, 0, 0}};
+    int votes[HP_MAX_CLASSES];
+    double mean[HP_MAX_CLASSES];
+
+    (void)state;
+    assert_int_equal(hp_pipeline_vote(FOLD, 5, 4, votes, mean), 1);
+    assert_int_equal(votes[0], 2);
+    assert_int_equal(votes[1], 2);
+    assert_int_equal(votes[2], 1);
+    assert_int_equal(hp_pipeline_vote(CLEAR, 5, 4, votes, mean), 0); /* votes before means */
+}
+
+static void test_pipeline__an_unknown_device_is_refused(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_pipeline *p = NULL;
+    hp_error err = HP_ERROR_INIT;
+
+    (void)state;
+    opt.device = "cuda";
+    assert_int_equal(hp_pipeline_open(tiny_dir, &opt, &p, &err), HP_E_UNSUPPORTED);
+    opt.device = "abacus";
+    assert_int_equal(hp_pipeline_open(tiny_dir, &opt, &p, &err), HP_E_INVALID);
+    assert_null(p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pipeline__evaluation_always_gives_a_class),
+        cmocka_unit_test(test_pipeline__an_implausible_liver_is_unsuitable),
+        cmocka_unit_test(test_pipeline__no_venous_phase_is_unsuitable),
+        cmocka_unit_test(test_pipeline__a_missing_phase_is_detected_only),
+        cmocka_unit_test(test_pipeline__a_missing_phase_is_substituted),
+        cmocka_unit_test(test_pipeline__a_missing_phase_is_refused),
+        cmocka_unit_test(test_pipeline__threads_change_nothing),
+        cmocka_unit_test(test_pipeline__every_stage_can_be_seen),
+        cmocka_unit_test(test_pipeline__a_number_that_is_none_names_its_stage),
+        cmocka_unit_test(test_pipeline__an_unknown_device_is_refused),
+        cmocka_unit_test(test_vote__ties_go_to_the_higher_mean_among_the_tied),
+    };
+
+    return cmocka_run_group_tests(tests, tiny_setup, tiny_teardown);
+}

@@ -279,7 +279,7 @@ def an_unknown_key_is_refused_with_its_line(folder, use):
 
 def a_damaged_bundle_is_refused(folder, use):
     bundle = os.path.join(folder, "bundle")
-    shutil.copytree(os.path.join(world.ROOT, "models", "small"), bundle)
+    shutil.copytree(world.BUNDLE, bundle)
     weights = sorted(n for n in os.listdir(bundle) if n.endswith(".safetensors"))
     if not weights:
         world.skip("models/small has no weights yet")

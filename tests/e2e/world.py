@@ -18,6 +18,7 @@ import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("HEPAR_BUILD", os.path.join(ROOT, "build"))
+BUNDLE = os.environ.get("HEPAR_BUNDLE", os.path.join(ROOT, "models", "small"))
 SKIP = 77
 SLOW = 4 if os.environ.get("HEPAR_SANITIZED") else 1  # patience under sanitizers
 
@@ -248,7 +249,7 @@ class Node:
             "intake": {"allow": [{"ae_title": "*", "address": "127.0.0.1"}],
                        "disk_reserve_bytes": "1 MiB"},
             "readiness": {"quiet_s": 2, "max_wait_s": 120},
-            "reading": {"bundle": os.path.join(ROOT, "models", "small"), "device": "cpu"},
+            "reading": {"bundle": BUNDLE, "device": "cpu"},
             "delivery": {"backoff_min_s": 1, "backoff_max_s": 2},
             "peers": list(peers),
         }, changes)
@@ -306,15 +307,25 @@ def peer_of(pacs, name="pacs", **more):
 
 
 def phantom(folder, seed=1, slices=60, *more):
-    """A synthetic patient below `folder`, made once; returns (folder, study UID)."""
-    truth = os.path.join(folder, "truth.json")
-    if not os.path.exists(truth):
-        shutil.rmtree(folder, ignore_errors=True)
-        part = folder + ".part"
-        shutil.rmtree(part, ignore_errors=True)
+    """A synthetic patient at `folder`; returns (folder, study UID). Rendered once
+    for a build and linked from there: same seed, same bytes."""
+    name = "-".join(["phantom", str(seed), str(slices), *more]).replace("/", "_")
+    kept = os.path.join(BUILD, "e2e", name)
+    newer = os.path.getmtime(program("hepar-phantom"))
+    truth = os.path.join(kept, "truth.json")
+    if not os.path.exists(truth) or os.path.getmtime(truth) < newer:
+        shutil.rmtree(kept, ignore_errors=True)
+        os.makedirs(os.path.dirname(kept), exist_ok=True)
+        part = tempfile.mkdtemp(prefix="part.", dir=os.path.dirname(kept))
         run(program("hepar-phantom"), "--seed", str(seed), "--slices", str(slices), *more,
-            "--out", part, timeout=300)
-        os.rename(part, folder)
+            "--out", os.path.join(part, "p"), timeout=300)
+        try:
+            os.rename(os.path.join(part, "p"), kept)
+        except OSError:  # another test was quicker
+            pass
+        shutil.rmtree(part, ignore_errors=True)
+    if not os.path.exists(folder):
+        os.symlink(kept, folder)
     with open(truth) as f:
         return folder, json.load(f)["study_uid"]
 
@@ -333,7 +344,7 @@ def double_node(folder, peers, **changes):
 
 def dicom_files(folder):
     found = []
-    for path, _, names in os.walk(folder):
+    for path, _, names in os.walk(os.path.realpath(folder)):
         for name in sorted(names):
             full = os.path.join(path, name)
             with open(full, "rb") as f:

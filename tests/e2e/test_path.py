@@ -63,6 +63,7 @@ def check_objects(pacs, uid, study_folder, folder):
 
 def study_to_report(folder, use):
     """One study in, one report out; then everything that must change nothing."""
+    world.require_bundle()
     pacs = use(world.Orthanc(folder + "/pacs")).start()
     node = use(world.Node(folder + "/node", [world.peer_of(pacs)])).start()
     study, uid = world.phantom(folder + "/phantom", 7, SLICES)

@@ -38,6 +38,7 @@ RULES = [{"phase": "NC", "series_number": 2}, {"phase": "A", "series_number": 4}
 
 
 def ends_with_a_right_reason_and_runs_with_a_rule(folder, use):
+    world.require_bundle()
     study = unpacked(folder + "/study")
     uid = study_uid_of(study)
     pacs = use(world.Orthanc(folder + "/pacs")).start()

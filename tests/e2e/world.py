@@ -27,6 +27,10 @@ class Failure(Exception):
     """What a test says when the world is not as promised."""
 
 
+class Skip(Exception):
+    """What one test says when it cannot be run here."""
+
+
 def need(condition, words):
     if not condition:
         raise Failure(words)
@@ -41,6 +45,11 @@ def require_tools(*names):
     for name in names:
         if shutil.which(name) is None and not os.path.exists("/usr/sbin/" + name):
             skip(f"{name} is not installed")
+
+
+def require_bundle():
+    if not os.path.exists(os.path.join(BUNDLE, "bundle.yaml")):
+        raise Skip(f"no bundle at {BUNDLE}")
 
 
 def program(name):
@@ -374,11 +383,11 @@ def main(*tests):
     """Runs test functions one after the other; each is called with a fresh world."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     wanted = sys.argv[1:]
-    failed = 0
+    failed = skipped = ran = 0
     for test in tests:
         if wanted and test.__name__ not in wanted:
             continue
-        started = time.monotonic()
+        started, ran = time.monotonic(), ran + 1
         try:
             with world(keep="HEPAR_KEEP" in os.environ) as (folder, use):
                 test(folder, use)
@@ -386,5 +395,8 @@ def main(*tests):
         except Failure as words:
             failed += 1
             verdict = f"FAILED: {words}"
+        except Skip as words:
+            skipped += 1
+            verdict = f"skipped: {words}"
         print(f"{test.__name__}: {verdict} ({time.monotonic() - started:.1f} s)", flush=True)
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if failed else SKIP if skipped == ran else 0)

@@ -19,6 +19,8 @@ static const struct subtype {
     [HP_PH_MET_HYPO] = {.70, {-14, -16, -30, -22}, {18, 12, 2}, 3.8, 10, .15, true},
     [HP_PH_MET_HYPER] = {.30, {-10, 12, -14, -16}, {10, 4, 0}, 3.2, 10, 0, true},
 };
+const double hp_phantom_core_sd[HP_PHASES] = {6, 15, 13, 11};
+const double hp_phantom_rim_sd[HP_PHASES] = {0, 10, 8, 8};
 static const int first_of[HP_PH_CLASSES + 1] = {HP_PH_HCC_CAPSULE, HP_PH_ICC_RIM, HP_PH_HEMANGIOMA, HP_PH_MET_HYPO, HP_PH_MET_HYPER + 1};
 static const struct {
     int cls;
@@ -141,10 +143,9 @@ static void texture(hp_ph_lesion *l, num_rng *r, double mm, double amp, double r
     l->rho = (float)num_clamp(num_normal(r, rho, .18), -.95, .95);
 }
 
-static void scar_arms(hp_phantom *p, hp_ph_lesion *l, num_rng *r)
+static void scar_arms(hp_ph_lesion *l, num_rng *r)
 {
     const double hu[4] = {-4, -40, -8, 15};
-    (void)p;
     l->arms = num_int(r, 3, 5);
     l->arm_mm = (float)num_in(r, 1, 2);
     for (int k = 0; k < l->arms; k++) {
@@ -179,35 +180,6 @@ static void nodular(hp_ph_lesion *l, num_rng *r)
     }
 }
 
-static void tumour(hp_phantom *p, num_rng *r, int kind, const double c[3], double d_mm, bool primary)
-{
-    const struct subtype *s = &subtypes[kind];
-    hp_ph_lesion *l = shape(p, r, c, d_mm, num_in(r, .05, .20));
-    const double sd[4] = {6, 15, 13, 11}, rim_sd[3] = {10, 8, 8}, o = p->opt.overlap;
-    double common = num_gauss(r);
-    l->core[0] = (float)num_normal(r, s->core[0], sd[0] * o);
-    for (int k = 1; k < 4; k++)
-        l->core[k] = (float)(s->core[k] + o * sd[k] * (sqrt(.45) * common + sqrt(.55) * num_gauss(r)));
-    for (int k = 1; k < 4; k++)
-        l->rim[k] = (float)num_normal(r, s->rim[k - 1], rim_sd[k - 1] * o);
-    l->rim_mm = (float)(s->thick_rim ? num_clamp(d_mm * num_in(r, .1, .25), 3, 8) : num_in(r, 1, 2.5));
-    if (l->rim_mm > .45f * l->r)
-        l->rim_mm = .45f * l->r;
-    texture(l, r, s->l, s->amp, s->rho);
-    int cls = kinds[kind].cls;
-    double p_scar = kind == HP_PH_FNH ? .5 : cls == HP_PH_HCC ? .1 : cls == HP_PH_ICC ? .15 : 0;
-    double p_necrosis = cls == HP_PH_HCC ? .15 : cls == HP_PH_ICC ? .2 : cls == HP_PH_METASTASIS ? .4 : 0;
-    if (num_chance(r, p_scar) && d_mm > 18)
-        scar_arms(p, l, r);
-    if (num_chance(r, p_necrosis) && d_mm > 15) {
-        l->necrosis_r = (float)num_in(r, .3, .6);
-        l->necrosis_hu = (float)num_in(r, 10, 25);
-    }
-    if (kind == HP_PH_HEMANGIOMA)
-        nodular(l, r);
-    add(p, kind, primary);
-}
-
 static int pick_kind(num_rng *r, int cls)
 {
     double u = num_u01(r);
@@ -217,6 +189,69 @@ static int pick_kind(num_rng *r, int cls)
             return k;
     }
     return first_of[cls + 1] - 1;
+}
+
+/* HU of core and rim, and the texture: all that the class decides about a
+ * lesion of l->r. */
+static void enhancement(hp_ph_lesion *l, num_rng *r, int kind, double overlap)
+{
+    const struct subtype *s = &subtypes[kind];
+    const double d_mm = 2 * l->r;
+    double common = num_gauss(r);
+    l->core[0] = (float)num_normal(r, s->core[0], hp_phantom_core_sd[0] * overlap);
+    for (int k = 1; k < 4; k++)
+        l->core[k] = (float)(s->core[k] + overlap * hp_phantom_core_sd[k] * (sqrt(.45) * common + sqrt(.55) * num_gauss(r)));
+    for (int k = 1; k < 4; k++)
+        l->rim[k] = (float)num_normal(r, s->rim[k - 1], hp_phantom_rim_sd[k] * overlap);
+    l->rim_mm = (float)(s->thick_rim ? num_clamp(d_mm * num_in(r, .1, .25), 3, 8) : num_in(r, 1, 2.5));
+    if (l->rim_mm > .45f * l->r)
+        l->rim_mm = .45f * l->r;
+    texture(l, r, s->l, s->amp, s->rho);
+}
+
+static void tumour(hp_phantom *p, num_rng *r, int kind, const double c[3], double d_mm, bool primary)
+{
+    hp_ph_lesion *l = shape(p, r, c, d_mm, num_in(r, .05, .20));
+    enhancement(l, r, kind, p->opt.overlap);
+    int cls = kinds[kind].cls;
+    double p_scar = kind == HP_PH_FNH ? .5 : cls == HP_PH_HCC ? .1 : cls == HP_PH_ICC ? .15 : 0;
+    double p_necrosis = cls == HP_PH_HCC ? .15 : cls == HP_PH_ICC ? .2 : cls == HP_PH_METASTASIS ? .4 : 0;
+    if (num_chance(r, p_scar) && d_mm > 18)
+        scar_arms(l, r);
+    if (num_chance(r, p_necrosis) && d_mm > 15) {
+        l->necrosis_r = (float)num_in(r, .3, .6);
+        l->necrosis_hu = (float)num_in(r, 10, 25);
+    }
+    if (kind == HP_PH_HEMANGIOMA)
+        nodular(l, r);
+    add(p, kind, primary);
+}
+
+bool hp_phantom_subtype_at(int kind, hp_phantom_subtype *ret)
+{
+    if (kind < 0 || kind > HP_PH_MET_HYPER)
+        return false;
+    const struct subtype *s = &subtypes[kind];
+    *ret = (hp_phantom_subtype){.cls = kinds[kind].cls, .share = s->share, .texture_mm = s->l, .texture_hu = s->amp, .rho = s->rho};
+    for (int ph = 0; ph < HP_PHASES; ph++) {
+        ret->core_dhu[ph] = s->core[ph];
+        ret->rim_dhu[ph] = ph ? s->rim[ph - 1] : 0;
+    }
+    return true;
+}
+
+void hp_phantom_sample(uint64_t seed, int cls, double overlap, hp_phantom_lesion *ret)
+{
+    num_rng r = num_stream(seed, 70);
+    hp_ph_lesion l = {0};
+    int kind = pick_kind(&r, cls);
+    l.r = (float)(num_clamp(num_lognormal(&r, 38, .5), 12, 120) / 2);
+    enhancement(&l, &r, kind, overlap);
+    *ret = (hp_phantom_lesion){.kind = kind, .cls = cls, .primary = true, .focal = true, .diameter_mm = 2 * l.r, .rim_mm = l.rim_mm, .texture_mm = 3 / l.tex_cell, .texture_hu = l.tex_amp[HP_PHASE_V], .rho = l.rho};
+    for (int ph = 0; ph < HP_PHASES; ph++) {
+        ret->core_dhu[ph] = l.core[ph];
+        ret->rim_dhu[ph] = l.rim[ph];
+    }
 }
 
 static void primaries(hp_phantom *p)

@@ -453,7 +453,7 @@ static void paint_spine(const hp_phantom *p, int ph, hp_row *r)
         float d = (sqrtf(u * u + v * v) - 1) * p->spine_r[1];
         float c = clamp01(.5f - d / w);
         float in = clamp01((-d - 2) / (w + .5f) + .5f) * clamp01((to_disc - 1.5f) / 1.5f);
-        float vb = mat[MAT_CORTICAL] * .75f, inside = mat[MAT_MARROW];
+        float vb = mat[MAT_CORTICAL] * .55f, inside = mat[MAT_MARROW];
         if (c > 0 && bone > 0)
             inside += 35 * hp_ph__tile(p->tile_t, x * .5f, y * .5f, r->z * .5f);
         vb += in * (inside - vb);

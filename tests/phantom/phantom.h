@@ -174,6 +174,25 @@ hp_code hp_phantom_labels(const hp_phantom *p, int phase, const hp_geom *grid, u
 hp_code hp_phantom_displacement(const hp_phantom *p, int phase, const hp_geom *grid, float *u,
                                 hp_error *reterr);
 
+/* ---- what the classes are, for observers that know the law ---- */
+
+typedef struct hp_phantom_subtype {
+    int cls;
+    double share;                 /* within its class */
+    double core_dhu[HP_PHASES], rim_dhu[HP_PHASES];
+    double texture_mm, texture_hu, rho;
+} hp_phantom_subtype;
+
+/* The means of a tumour's kind; false for what is no tumour. Scatter about
+ * them: core and rim by these sd (times overlap; core's A, V, D correlated
+ * .45), texture_mm by e^.24, texture_hu by e^.20, rho by .18. */
+bool hp_phantom_subtype_at(int kind, hp_phantom_subtype *ret);
+extern const double hp_phantom_core_sd[HP_PHASES], hp_phantom_rim_sd[HP_PHASES];
+
+/* The parameters of one lesion of `cls` as a patient would get them, without
+ * the patient: thousands in a second. */
+void hp_phantom_sample(uint64_t seed, int cls, double overlap, hp_phantom_lesion *ret);
+
 #ifdef __cplusplus
 }
 #endif

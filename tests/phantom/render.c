@@ -72,7 +72,6 @@ static void make_plan(plan *pl, const hp_phantom *p, int phase, const hp_geom *g
         for (int c = 0; c < 2; c++) {
             double t0 = nat->spacing_mm[2 - c] * nat->spacing_mm[2 - c] / 12, t1 = pl->s[c] * pl->s[c] / 12, v = sigma * sigma;
             f *= sqrt(sqrt((v + t0) / (v + (t1 > t0 ? t1 : t0))));
-            f *= t1 > t0 ? sqrt(sqrt((v + t0) / (v + t1))) : 1;
         }
         double tz = nat->spacing_mm[HP_Z];
         f *= sqrt(tz / (pl->s[2] > tz ? pl->s[2] : tz));

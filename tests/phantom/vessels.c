@@ -77,12 +77,7 @@ void hp_ph__draw_vessels(hp_phantom *p)
     double iy = sy - num_in(&r, 10, 22), ivcy = iy - 8;
     double ivc_up[4][3] = {{ix - 2, iy, -150}, {ix - 6, iy - 4, -80}, {ix - 7, ivcy, -30}, {p->atrium.c[0] + 4, p->atrium.c[1] + 4, 14}};
     double ivc_low[3][3] = {{ix + 2, sy - 12, -420}, {ix, sy - 11, -260}, {ix - 2, iy, -148}};
-    chain(p, 6, aorta, ao * 1.1, ao * .85, MAT_AORTA);
-    chain(p, 3, ivc_low, iv * .85, iv * .95, MAT_IVC_LOW);
-    chain(p, 4, ivc_up, iv, iv * 1.1, MAT_IVC);
-    double eso[3][3] = {{2, sy - 12, 120}, {8, sy - 14, 10}, {20, sy - 30, -40}};
-    chain(p, 3, eso, 8, 8, MAT_MUSCLE);
-    for (int k = 0; k < 2; k++) { /* crura, renal vessels, adrenals */
+    for (int k = 0; k < 2; k++) { /* crura, renal vessels, adrenals: behind the great vessels */
         double s = k ? 1 : -1;
         double crus[3][3] = {{s * 10, sy - 10, -30}, {s * 19, sy - 6, -75}, {s * 17, sy - 2, -150}};
         chain(p, 3, crus, 4.5, 3, MAT_MUSCLE);
@@ -93,6 +88,11 @@ void hp_ph__draw_vessels(hp_phantom *p)
         double adr[3][3] = {{s * 42, p->spine_y - 26, p->kidney[k].c[2] + 60}, {s * 34, p->spine_y - 32, p->kidney[k].c[2] + 52}, {s * 44, p->spine_y - 14, p->kidney[k].c[2] + 46}};
         chain(p, 3, adr, 2.6, 2.4, MAT_PANCREAS);
     }
+    chain(p, 6, aorta, ao * 1.1, ao * .85, MAT_AORTA);
+    chain(p, 3, ivc_low, iv * .85, iv * .95, MAT_IVC_LOW);
+    chain(p, 4, ivc_up, iv, iv * 1.1, MAT_IVC);
+    double eso[3][3] = {{2, sy - 12, 120}, {8, sy - 14, 10}, {20, sy - 30, -40}};
+    chain(p, 3, eso, 8, 8, MAT_MUSCLE);
     double hil[3] = {-.16 * a, y + .02 * b, -92}, best = 1e9;
     for (int k = 0; k < 60; k++) { /* a hilum just inside the liver, medial and low */
         double t[3];

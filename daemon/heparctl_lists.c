@@ -9,7 +9,7 @@
 #include "daemon/table.h"
 #include "db/view.h"
 
-enum { LIST_LIMIT = 200, EVENT_LIMIT = 200 };
+enum { LIST_LIMIT = 200, EVENT_LIMIT = 200, FAILURES = 5 };
 
 static const char *or_dash(const char *text)
 {
@@ -364,6 +364,29 @@ static void print_peers(const hp_config *c, const json_t *peers)
         puts("peers      none configured; results stay in the outbox");
 }
 
+/* The newest failures, with where to look. */
+static void print_failures(hp_db *db)
+{
+    hp_auto(json_t) *jobs = NULL;
+    size_t i;
+    json_t *row;
+    int shown = 0;
+
+    if (hp_view_jobs(db, LIST_LIMIT, &jobs, NULL) != HP_OK)
+        return;
+    json_array_foreach(jobs, i, row)
+    {
+        char when[24];
+
+        if (strcmp(hp_json_str(row, "state", ""), "failed") != 0 || shown++ >= FAILURES)
+            continue;
+        hp_table_when(hp_json_int(row, "moved_ms", 0), when);
+        printf("failed     job %" PRId64 " at %s: %s (heparctl show %" PRId64 ")\n",
+               hp_json_int(row, "job", 0), when, hp_json_str(row, "reason", ""),
+               hp_json_int(row, "job", 0));
+    }
+}
+
 int hp_ctl_status(hp_ctl *ctl)
 {
     hp_auto(json_t) *live = NULL;
@@ -391,5 +414,6 @@ int hp_ctl_status(hp_ctl *ctl)
     print_states(json_object_get(view, "jobs"));
     print_working(live);
     print_peers(ctl->config, json_object_get(view, "peers"));
+    print_failures(ctl->db);
     return HP_EXIT_DONE;
 }

@@ -500,6 +500,7 @@ void hp_config_init(hp_config *c)
     c->intake.idle_s = 600;
     c->readiness.quiet_s = 120;
     c->readiness.max_wait_s = 1800;
+    c->readiness.phases = 1u << HP_PHASE_V; /* without it nothing is read */
     strcpy(c->reading.bundle, "/usr/share/hepar/models/small");
     strcpy(c->reading.device, "auto");
     strcpy(c->reading.missing_phase, "detect-only");

@@ -119,7 +119,8 @@ hp_code hp_outbox_claim(hp_db *db, const char *peer, hp_delivery ret[HP_OUTBOX_G
                        "i", ret[i].id);
     if (r == HP_OK && n > 0)
         r = hp_tx_commit(tx, reterr);
-    hp_crash_point("outbox_claimed");
+    if (n > 0)
+        hp_crash_point("outbox_claimed");
     if (r != HP_OK)
         return hp_wrap(reterr, r, "taking deliveries");
     *ret_count = n;

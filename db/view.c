@@ -434,6 +434,23 @@ static hp_code add_results(hp_db *db, int64_t job, json_t *show, hp_error *reter
     return r == HP_E_EMPTY ? HP_OK : r;
 }
 
+/* What design.md promises is there from the first image on, empty at first. */
+static void fill_promised(json_t *show)
+{
+    static const char *const KEYS[] = {"phases", "registration", "candidates", "primary",
+                                       "results", "timings_ms", "bundle", "device",
+                                       "revision", "state", "reason"};
+    hp_auto(json_t) *empty = json_pack(
+        "{s{sn,sn,sn,sn},s{},s[],sn,s[],s{},s{ss,ss},ss,si,ss,ss}", "phases", "NC", "A",
+        "V", "D", "registration", "candidates", "primary", "results", "timings_ms",
+        "bundle", "name", "", "sha256", "", "device", "", "revision", 0, "state", "",
+        "reason", "");
+
+    for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS; i++)
+        if (json_object_get(show, KEYS[i]) == NULL)
+            json_object_set(show, KEYS[i], json_object_get(empty, KEYS[i]));
+}
+
 hp_code hp_view_show(hp_db *db, const char *id, json_t **ret, hp_error *reterr)
 {
     hp_auto(json_t) *show = json_object();
@@ -462,6 +479,7 @@ hp_code hp_view_show(hp_db *db, const char *id, json_t **ret, hp_error *reterr)
         r = events_of(db, study, 40, events, reterr);
         json_object_set_new(show, "events", events);
     }
+    fill_promised(show);
     if (r == HP_OK)
         *ret = hp_steal(&show);
     return r;

@@ -105,6 +105,7 @@ static void test_config__empty_is_the_defaults(void **state)
     assert_int_equal(c->intake.allow_count, 0); /* nobody */
     assert_int_equal(c->readiness.quiet_s, 120);
     assert_int_equal(c->readiness.max_wait_s, 1800);
+    assert_int_equal(c->readiness.phases, 1 << HP_PHASE_V);
     assert_int_equal(c->delivery.backoff_min_s, 30);
     assert_int_equal(c->delivery.backoff_max_s, 1800);
     assert_false(c->report.unsuitable);

@@ -356,6 +356,9 @@ static void test_study__a_lost_file_fails_the_job_and_may_come_again(void **stat
 
 static void test_study__show_explains_it(void **state)
 {
+    static const char *const PROMISED[] = {
+        "study_uid",  "revision", "state",   "reason",     "series", "phases", "registration",
+        "candidates", "primary",  "results", "timings_ms", "bundle", "device"};
     ledger_world *w = *state;
     hp_auto(json_t) *show = NULL;
     hp_auto(json_t) *none = NULL;
@@ -372,6 +375,8 @@ static void test_study__show_explains_it(void **state)
     assert_int_equal(hp_json_int(json_object_get(show, "received"), "refused", 0), 1);
     assert_string_equal(hp_json_str(show, "state", ""), "receiving");
     assert_int_equal(json_array_size(json_object_get(show, "series")), 1);
+    for (size_t i = 0; i < sizeof PROMISED / sizeof *PROMISED; i++)
+        assert_non_null(json_object_get(show, PROMISED[i]));
     assert_int_equal(json_array_size(json_object_get(show, "events")), 3);
     assert_int_equal(hp_view_show(w->db, "9.9", &none, NULL), HP_E_NOT_FOUND);
     assert_int_equal(hp_view_show(w->db, "12", &none, NULL), HP_E_NOT_FOUND);

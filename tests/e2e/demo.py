@@ -65,7 +65,7 @@ def demo(folder, again):
     http_port = world.free_port(8042)
     pacs = world.Orthanc(os.path.join(folder, "pacs"), dicom_port=dicom_port, http_port=http_port)
     node = world.Node(os.path.join(folder, "node"), peers=[world.peer_of(pacs)], port=node_port,
-                      changes={"readiness": {"quiet_s": 5}})
+                      changes={"readiness": {"quiet_s": 5, "phases": ["NC", "A", "V", "D"]}})
     try:
         say("a PACS (Orthanc) and hepar start on loopback")
         pacs.start()

@@ -65,7 +65,8 @@ def study_to_report(folder, use):
     """One study in, one report out; then everything that must change nothing."""
     world.require_bundle()
     pacs = use(world.Orthanc(folder + "/pacs")).start()
-    node = use(world.Node(folder + "/node", [world.peer_of(pacs)])).start()
+    node = use(world.Node(folder + "/node", [world.peer_of(pacs)],
+                          changes={"readiness": {"phases": ["NC", "A", "V", "D"]}})).start()
     study, uid = world.phantom(folder + "/phantom", 7, SLICES)
     world.storescu(node, study)
     shown = node.wait(uid)

@@ -257,7 +257,7 @@ class Node:
             "port": self.port,
             "intake": {"allow": [{"ae_title": "*", "address": "127.0.0.1"}],
                        "disk_reserve_bytes": "1 MiB"},
-            "readiness": {"quiet_s": 2, "max_wait_s": 120},
+            "readiness": {"quiet_s": 2, "max_wait_s": 120, "phases": []},
             "reading": {"bundle": BUNDLE, "device": "cpu"},
             "delivery": {"backoff_min_s": 1, "backoff_max_s": 2},
             "peers": list(peers),

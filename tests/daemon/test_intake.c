@@ -371,7 +371,7 @@ static void test_intake__below_the_reserve_nothing_is_taken(void **state)
     (void)state;
     make_slice(&slice, "1.2.3.1", 200000);
     door_set_free(10);
-    usleep(100 * 1000);
+    usleep(400 * 1000);
     client_store(fd, "1.2.3.1", &slice, 16372);
     assert_int_equal(client_status(fd), 0xA700);
     assert_int_equal(door_files(d, ".dcm"), 0);
@@ -379,7 +379,7 @@ static void test_intake__below_the_reserve_nothing_is_taken(void **state)
     put_request(&b, &rq);
     expect_reply(d, &b, 3, "\2\3\1");
     door_set_free(1 << 30);
-    usleep(100 * 1000);
+    usleep(400 * 1000);
     client_store(fd, "1.2.3.1", &slice, 16372); /* service again when there is room */
     assert_int_equal(client_status(fd), 0);
     close(fd);
@@ -612,9 +612,10 @@ static void test_intake__a_refused_message_is_drained_first(void **state)
     (void)state;
     door_options(&o);
     o.max_object_bytes = 1 << 20;
+    o.progress_ms = 10000;
     d = door_open(&o);
+    make_slice(&b, "1.2.3.1", 30 << 20); /* takes a while under a sanitizer */
     fd = client_associate(d);
-    make_slice(&b, "1.2.3.1", 30 << 20);
     client_store(fd, "1.2.3.1", &b, 131066); /* blocks unless drained */
     assert_int_equal(client_status(fd), 0xC000);
     make_slice(&b, "1.2.3.2", 1000);
@@ -662,9 +663,13 @@ static void test_intake__what_is_not_dicom_is_closed_at_once_and_named(void **st
         {"SSH-2.0-x\r\n", 11, "connection: an SSH client"},
         {"\0\0\0\0", 4, "connection: something that is not DICOM"},
     };
-    door *d = open_default();
+    hp_intake_options o;
+    door *d;
 
     (void)state;
+    door_options(&o);
+    o.artim_ms = 10000;
+    d = door_open(&o);
     for (size_t i = 0; i < sizeof guests / sizeof *guests; i++) {
         int64_t before = hp_clock_mono_ms();
         char why[256];
@@ -672,7 +677,7 @@ static void test_intake__what_is_not_dicom_is_closed_at_once_and_named(void **st
 
         assert_true(client_send(fd, guests[i].bytes, guests[i].len));
         assert_true(client_at_eof(fd));
-        assert_true(hp_clock_mono_ms() - before < 300); /* before ARTIM */
+        assert_true(hp_clock_mono_ms() - before < 5000); /* long before ARTIM */
         door_last_refusal(d, why);
         assert_string_equal(why, guests[i].name);
         close(fd);
@@ -696,7 +701,7 @@ static void test_intake__a_silent_peer_is_closed_at_artim(void **state)
     assert_true(client_at_eof(silent));
     assert_true(client_at_eof(half));
     took = hp_clock_mono_ms() - before;
-    assert_true(took >= 380 && took < 1500);
+    assert_true(took >= 480 && took < 5000);
     close(silent);
     close(half);
     door_stats(d, &t);
@@ -722,7 +727,7 @@ static void test_intake__a_drip_of_bytes_is_no_progress(void **state)
     for (int i = 0; i < 150 && client_send(fd, b.data + b.len - 50000 + i, 1); i++)
         usleep(10000);
     assert_int_equal(client_pdu(fd, &in), 7);
-    assert_true(hp_clock_mono_ms() - before < 3000);
+    assert_true(hp_clock_mono_ms() - before < 10000);
     close(fd);
     assert_true(door_wait_files(d, ".part", 0));
     door_close(d);
@@ -766,7 +771,7 @@ static void test_intake__an_idle_association_ends_but_later(void **state)
     (void)state;
     assert_int_equal(client_pdu(fd, &in), 7);
     took = hp_clock_mono_ms() - before;
-    assert_true(took >= 1400 && took < 3000);
+    assert_true(took >= 1900 && took < 8000);
     close(fd);
     door_close(d);
     hp_buf_done(&in);
@@ -862,7 +867,7 @@ static void test_intake__a_peer_that_does_not_read_is_closed(void **state)
         put_pdata(&b, CONTEXT_ECHO, 3, cmd.data, cmd.len);
     for (int i = 0; i < 3000 && client_send(fd, b.data, b.len); i++)
         ;
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < 2000; i++) {
         door_stats(d, &t);
         if (t.open_connections == 0)
             break;
@@ -888,7 +893,7 @@ static void test_intake__no_peer_stops_another(void **state)
 
     (void)state;
     door_options(&o);
-    o.artim_ms = 3000;
+    o.artim_ms = 4000;
     d = door_open(&o);
     for (int i = 0; i < HOSTILE; i++) {
         fds[i] = client_connect(d);
@@ -903,7 +908,7 @@ static void test_intake__no_peer_stops_another(void **state)
     client_store(fd, "1.2.3.1", &slice, 16372);
     assert_int_equal(client_status(fd), 0);
     assert_true(client_release(fd));
-    assert_true(hp_clock_mono_ms() - before < 1000);
+    assert_true(hp_clock_mono_ms() - before < 3500); /* before the others' deadline */
     close(fd);
     for (int i = 0; i < HOSTILE; i++) {
         assert_true(client_at_eof(fds[i]));

@@ -249,9 +249,12 @@ unsigned hp_phase_words(const char *text, const char **ret_word)
     timed = timing_words(folded);
     /* A time is evidence where no word is, and says which delay is meant
      * ("DELAY 70 S"). "VENOUS 3 MIN" stays venous. */
-    if (timed != 0 && (hit == 0 || hit == D)) {
+    if (timed != 0 && timed != hit && (hit == 0 || hit == D)) {
         hit = timed;
-        first = "a time";
+        first = timed == A   ? "15 to 48 s"
+                : timed == V ? "55 to 110 s"
+                : timed == D ? "120 s or more"
+                             : "several times";
     }
     if (ret_word != NULL)
         *ret_word = first;

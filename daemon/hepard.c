@@ -206,6 +206,9 @@ static hp_code open_ledger(daemon_state *d, hp_error *reterr)
         hp_log(n.lost > 0 ? HP_LOG_ERROR : HP_LOG_INFO,
                "recovered parts=%zu litter=%zu lost=%zu jobs=%d deliveries=%d", n.parts,
                n.litter, n.lost, n.jobs, n.deliveries);
+    if (n.retired > 0)
+        hp_log(HP_LOG_WARNING, "peers are no longer configured jobs=%d, not sent there",
+               n.retired);
     return hp_ledger_open_take(&d->loop, d->config, db, &d->ledger, reterr);
 }
 

@@ -116,6 +116,8 @@ hp_code hp_recovery_lock(const hp_config *config, int *ret_fd, hp_error *reterr)
         code = make_folder(config, "quarantine", 0700, reterr);
     if (code == HP_OK)
         code = make_folder(config, "plans", 0750, reterr);
+    if (code == HP_OK) /* the folders themselves must survive a power cut */
+        code = hp_path_sync_dir(config->state_dir, reterr);
     if (code != HP_OK) {
         close(fd);
         return code;
@@ -254,6 +256,18 @@ static hp_code check_outbox(const hp_config *config, hp_db *db, hp_recovery_coun
     return code;
 }
 
+static hp_code drop_gone_peers(const hp_config *config, hp_db *db,
+                               hp_recovery_counts *counts, hp_error *reterr)
+{
+    const char *peers[HP_CONFIG_MAX_LIST];
+    int n = 0;
+
+    for (int i = 0; i < config->peer_count; i++)
+        if (config->peers[i].results)
+            peers[n++] = config->peers[i].name;
+    return hp_outbox_retire(db, peers, n, &counts->retired, reterr);
+}
+
 hp_code hp_recovery_run(const hp_config *config, hp_db *db, hp_recovery_counts *ret,
                         hp_error *reterr)
 {
@@ -270,6 +284,8 @@ hp_code hp_recovery_run(const hp_config *config, hp_db *db, hp_recovery_counts *
         code = hp_job_recover(db, &ret->jobs, reterr);
     if (code == HP_OK)
         code = hp_outbox_recover(db, &ret->deliveries, reterr);
+    if (code == HP_OK)
+        code = drop_gone_peers(config, db, ret, reterr);
     if (code == HP_OK)
         code = check_outbox(config, db, ret, reterr);
     return code == HP_OK ? HP_OK : hp_wrap(reterr, code, "recovery");

@@ -18,7 +18,7 @@ hp_code hp_recovery_lock(const hp_config *config, int *ret_fd, hp_error *reterr)
 
 typedef struct hp_recovery_counts {
     size_t parts, litter, lost;
-    int jobs, deliveries;
+    int jobs, deliveries, retired;
 } hp_recovery_counts;
 
 hp_code hp_recovery_run(const hp_config *config, hp_db *db, hp_recovery_counts *ret,

@@ -58,8 +58,13 @@ void hp_table_text(hp_table *t, const char *text)
         t->cap = cap;
     }
     t->cell[t->count] = strdup(text);
-    if (t->cell[t->count] != NULL)
-        t->count++;
+    if (t->cell[t->count] == NULL)
+        return;
+    /* A cell must not steer the terminal, whoever wrote its text. */
+    for (char *p = t->cell[t->count]; *p != '\0'; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
+    t->count++;
 }
 
 void hp_table_fmt(hp_table *t, const char *fmt, ...)

@@ -594,6 +594,10 @@ static hp_code end_job(hp_db *db, hp_job *job, const hp_run_done *done, bool *re
     if (r == HP_OK)
         r = hp_job_move(db, job, unsuitable ? HP_JOB_UNSUITABLE : HP_JOB_REPORTED,
                         done->reason_code, done->reason, reterr);
+    if (r == HP_OK && job->revision > 1 && !unsuitable)
+        r = hp_event_add(db, job->study_id, job->id, "superseded", reterr,
+                         "the report of revision %d supersedes the earlier ones",
+                         job->revision);
     if (r == HP_OK)
         r = hp_job__settle(db, job->id, reterr); /* nobody to send to: sent */
     return r;

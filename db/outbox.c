@@ -309,6 +309,79 @@ hp_code hp_outbox_recover(hp_db *db, int *ret_count, hp_error *reterr)
     return r;
 }
 
+static bool is_among(const char *name, const char *const *peers, int peer_count)
+{
+    for (int i = 0; i < peer_count; i++)
+        if (strcmp(name, peers[i]) == 0)
+            return true;
+    return false;
+}
+
+/* One job that waits for a peer that is not in the list: 0 when there is none. */
+static hp_code find_orphan(hp_db *db, const char *const *peers, int peer_count,
+                           int64_t *ret_job, char ret_peer[32], hp_error *reterr)
+{
+    hp_auto(hp_rows) *rows = NULL;
+    hp_code r = hp_db__query(db, &rows, reterr,
+                             "SELECT DISTINCT job, peer FROM delivery WHERE state IN "
+                             "('queued', 'sent')",
+                             "");
+
+    *ret_job = 0;
+    while (r == HP_OK && (r = hp_db__next(db, rows, reterr)) == HP_OK) {
+        if (is_among(hp_rows_t(rows, 1), peers, peer_count))
+            continue;
+        *ret_job = hp_rows_i(rows, 0);
+        hp_rows_copy(rows, 1, ret_peer, 32);
+        return HP_OK;
+    }
+    return r == HP_E_EMPTY ? HP_OK : r;
+}
+
+static hp_code drop_orphan(hp_db *db, int64_t job, const char *peer, hp_error *reterr)
+{
+    int64_t study;
+    hp_code r = hp_db__run(db, reterr,
+                           "DELETE FROM delivery WHERE job = ? AND peer = ? AND state IN "
+                           "('queued', 'sent')",
+                           "it", job, peer);
+
+    if (r == HP_OK)
+        r = hp_db__number(db, 0, &study, reterr, "SELECT study FROM job WHERE id = ?", "i",
+                          job);
+    if (r == HP_OK)
+        r = hp_event_add(db, study, job, "peer_gone", reterr,
+                         "peer %s is no longer configured; what waited for it is dropped",
+                         peer);
+    if (r == HP_OK)
+        r = hp_job__settle(db, job, reterr);
+    return r;
+}
+
+hp_code hp_outbox_retire(hp_db *db, const char *const *peers, int peer_count,
+                         int *ret_count, hp_error *reterr)
+{
+    hp_auto(hp_tx) *tx = NULL;
+    int64_t job = 0;
+    char peer[32];
+    int count = 0;
+    hp_code r = hp_tx_begin(db, &tx, reterr);
+
+    while (r == HP_OK) {
+        r = find_orphan(db, peers, peer_count, &job, peer, reterr);
+        if (r != HP_OK || job == 0)
+            break;
+        r = drop_orphan(db, job, peer, reterr);
+        count++;
+    }
+    if (r == HP_OK)
+        r = hp_tx_commit(tx, reterr);
+    if (r != HP_OK)
+        return hp_wrap(reterr, r, "dropping deliveries of peers that are gone");
+    *ret_count = count;
+    return HP_OK;
+}
+
 hp_code hp_outbox_folder_known(hp_db *db, const char *folder, hp_error *reterr)
 {
     int64_t known;

@@ -59,6 +59,18 @@ hp_code hp_study_lookup(hp_db *db, const char *sop_instance, hp_disposition *ret
 
 /* ---- entering ---- */
 
+/* Received text as the ledger keeps it: printable ASCII, the rest '?', so that
+ * it can be shown on any terminal and in any JSON. */
+static const char *clean(const char *text, char ret[HP_UID_SIZE])
+{
+    size_t n = 0;
+
+    for (; text != NULL && text[n] != '\0' && n < HP_UID_SIZE - 1; n++)
+        ret[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+    ret[n] = '\0';
+    return ret;
+}
+
 typedef struct study_row {
     int64_t id;
     bool is_new, same_patient, two_patients;
@@ -68,11 +80,12 @@ static hp_code new_study(hp_db *db, const hp_instance *in, study_row *ret,
                          hp_error *reterr)
 {
     int64_t now = hp_db_wall_ms(db);
+    char accession[HP_UID_SIZE], date[HP_UID_SIZE];
     hp_code r = hp_db__run(db, reterr,
                            "INSERT INTO study(study_uid, accession, study_date, "
                            "patient_digest, first_ms, last_ms) VALUES (?, ?, ?, ?, ?, ?)",
-                           "tttbii", in->study.text, in->accession ? in->accession : "",
-                           in->study_date ? in->study_date : "", in->patient_digest,
+                           "tttbii", in->study.text, clean(in->accession, accession),
+                           clean(in->study_date, date), in->patient_digest,
                            (int)sizeof in->patient_digest, now, now);
 
     *ret = (study_row){hp_db__last_id(db), true, true, false};
@@ -99,12 +112,13 @@ static hp_code find_study(hp_db *db, const hp_instance *in, study_row *ret,
 static hp_code find_series(hp_db *db, int64_t study, const hp_instance *in, bool ct,
                            int64_t *ret, hp_error *reterr)
 {
+    char modality[HP_UID_SIZE];
     hp_code r = hp_db__run(db, reterr,
                            "INSERT INTO series(study, series_uid, modality, instances, ct) "
                            "VALUES (?, ?, ?, 1, ?) ON CONFLICT(study, series_uid) DO "
                            "UPDATE SET instances = instances + 1, ct = ct + excluded.ct",
                            "itti", study, in->series.text,
-                           in->modality ? in->modality : "", (int64_t)ct);
+                           clean(in->modality, modality), (int64_t)ct);
 
     if (r == HP_OK)
         r = hp_db__number(db, 0, ret, reterr,
@@ -131,6 +145,7 @@ static hp_code second_patient(hp_db *db, int64_t study, hp_error *reterr)
 hp_code hp_study_add(hp_db *db, const hp_instance *in, hp_error *reterr)
 {
     bool ct = hp_instance_is_ct(in->sop_class.text);
+    char ae[HP_UID_SIZE], peer[HP_UID_SIZE];
     study_row study;
     int64_t series;
     int revision = 0;
@@ -150,8 +165,8 @@ hp_code hp_study_add(hp_db *db, const hp_instance *in, hp_error *reterr)
                        "iiitttitit" "t", study.id, series, (int64_t)revision,
                        in->sop_instance.text, in->sop_class.text,
                        in->transfer_syntax.text, in->size_bytes, in->name,
-                       hp_db_wall_ms(db), in->calling_ae ? in->calling_ae : "",
-                       in->peer_address ? in->peer_address : "");
+                       hp_db_wall_ms(db), clean(in->calling_ae, ae),
+                       clean(in->peer_address, peer));
     if (r == HP_OK)
         r = hp_db__run(db, reterr,
                        "UPDATE study SET stored = stored + 1, ct = ct + ?, last_ms = ? "

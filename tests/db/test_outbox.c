@@ -257,6 +257,21 @@ static void test_outbox__cancel_stops_what_waits(void **state)
     assert_int_equal(claim(w, "pacs", due, NULL), 0);
 }
 
+static void test_outbox__a_peer_that_is_gone_is_waited_for_no_more(void **state)
+{
+    ledger_world *w = *state;
+    int count = 0;
+
+    reported(w, "1.2", TWO, 2);
+    answer_all(w, "pacs", HP_OK, 0);
+    assert_int_equal(hp_outbox_retire(w->db, TWO, 2, &count, NULL), HP_OK);
+    assert_int_equal(count, 0);
+    ledger_world_expect(w, "1.2", "reported");
+    assert_int_equal(hp_outbox_retire(w->db, TWO, 1, &count, NULL), HP_OK);
+    assert_int_equal(count, 1);
+    ledger_world_expect(w, "1.2", "sent");
+}
+
 static void test_outbox__peers_are_shown_with_their_queues(void **state)
 {
     ledger_world *w = *state;
@@ -292,6 +307,7 @@ int main(void)
         W(test_outbox__a_restart_sends_again),
         W(test_outbox__a_clock_that_jumps_back_is_no_excuse),
         W(test_outbox__cancel_stops_what_waits),
+        W(test_outbox__a_peer_that_is_gone_is_waited_for_no_more),
         W(test_outbox__peers_are_shown_with_their_queues)};
 
     return cmocka_run_group_tests_name("outbox", tests, NULL, NULL);

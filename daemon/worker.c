@@ -39,6 +39,8 @@ static void tell_progress(const char *stage, double fraction, void *payload)
         return;
     snprintf(t->last_stage, sizeof t->last_stage, "%s", stage);
     t->last_ms = now;
+    if (!(fraction >= 0 && fraction <= 1))
+        fraction = 0; /* JSON knows no NAN */
     hp_child_write_take(json_pack("{ss,sI,sI,ss,sf}", "event", "progress", "job",
                                   (json_int_t)t->job, "run", (json_int_t)t->run, "stage",
                                   stage, "fraction", fraction));

@@ -499,6 +499,7 @@ static hp_code judge(sorting *w, hp_findings *f, hp_error *reterr)
 
     if (count_fine(w) == 0)
         return no_stack(w, f, reterr);
+    hp_stacks_doubt_times(w->stack, w->stacks);
     hp_stacks_spare(w->stack, w->stacks, w->rules);
     r = hp_phases_choose(w->stack, w->stacks, w->rules, &choice, reterr);
     if (r != HP_OK)

@@ -70,6 +70,8 @@ typedef struct hp_phase_choice {
     bool ambiguous;   /* the venous phase is not clear */
     char reason[200]; /* when ambiguous, or when there is no venous phase */
 } hp_phase_choice;
+/* Forgets acquisition times that cannot be real. Before any of them is used. */
+void hp_stacks_doubt_times(hp_stack *stack, int count);
 /* Gives each fine stack its phase, or a fault and why. */
 hp_code hp_phases_choose(hp_stack *stack, int count, const hp_series_rules *rules,
                          hp_phase_choice *ret, hp_error *reterr);

@@ -347,24 +347,34 @@ static hp_phase named_phase(const candidate *c, const hp_series_rules *rules)
     return HP_PHASE_NONE;
 }
 
-/* Times that give two differently named phases the same moment were set by
- * somebody who removes dates; then no time in the study means anything. */
-static void doubt_times(hp_stack *stack, int count)
+/* Times that give two differently named phases the same moment, or midnight
+ * sharp, were set by somebody who removes dates; then no time in the study means
+ * anything. */
+static bool times_are_made_up(const hp_stack *stack, int count)
 {
-    bool doubt = false;
+    for (int i = 0; i < count; i++) {
+        unsigned words = hp_stack_words(&stack[i], NULL);
 
-    for (int i = 0; i < count; i++)
+        if (stack[i].fault != HP_STACK_FINE || isnan(stack[i].time_s))
+            continue;
+        if (fmod(stack[i].time_s, 86400) == 0)
+            return true;
         for (int k = 0; k < i; k++) {
-            unsigned a = hp_stack_words(&stack[i], NULL),
-                     b = hp_stack_words(&stack[k], NULL);
+            unsigned other = hp_stack_words(&stack[k], NULL);
 
-            if (stack[i].fault == HP_STACK_FINE && stack[k].fault == HP_STACK_FINE &&
-                a != 0 && b != 0 && (a & b) == 0 &&
-                fabs(stack[i].time_s - stack[k].time_s) < 2)
-                doubt = true;
+            if (stack[k].fault == HP_STACK_FINE && words != 0 && other != 0 &&
+                (words & other) == 0 && fabs(stack[i].time_s - stack[k].time_s) < 2)
+                return true;
         }
-    for (int i = 0; i < count && doubt; i++)
-        stack[i].time_s = NAN;
+    }
+    return false;
+}
+
+void hp_stacks_doubt_times(hp_stack *stack, int count)
+{
+    if (times_are_made_up(stack, count))
+        for (int i = 0; i < count; i++)
+            stack[i].time_s = NAN;
 }
 
 /* Two stacks named the same phase: the better one to read stays. */
@@ -538,7 +548,6 @@ hp_code hp_phases_choose(hp_stack *stack, int count, const hp_series_rules *rule
     hp_code r;
 
     memset(ret, 0, sizeof *ret);
-    doubt_times(stack, count);
     n = gather(stack, count, c, rules);
     for (int i = 0; i < n; i++)
         c[i].words = hp_stack_words(c[i].stack, &c[i].word);

@@ -18,6 +18,7 @@
 #include <string.h>
 
 static const double RAD = 57.29577951308232;
+static const double MAX_VOXELS = 5e8; /* 1 GB; 1900 slices of 512 x 512 */
 
 static double dot(const double a[3], const double b[3])
 {
@@ -446,7 +447,7 @@ static bool check_axes(hp_stack *s, const double normal[3], double max_tilt_deg)
               max_tilt_deg);
         return false;
     }
-    if (fabs(row[0]) < cos(15 / RAD) || fabs(col[1]) < cos(15 / RAD)) {
+    if (atan2(fabs(row[1]), fabs(row[0])) * RAD > 15) {
         fault(s, HP_STACK_GEOMETRY, "rows do not run left to right");
         return false;
     }
@@ -536,6 +537,11 @@ void hp_stack_check(hp_stack *s, const hp_series_rules *rules)
 
     if (s->fault != HP_STACK_FINE)
         return;
+    if ((double)s->count * s->plane[0]->rows * s->plane[0]->columns > MAX_VOXELS) {
+        fault(s, HP_STACK_FILTERED, "too large: %d slices of %d x %d", s->count,
+              s->plane[0]->columns, s->plane[0]->rows);
+        return;
+    }
     if (s->count < 2 || s->count < rules->min_slices / 2) {
         fault(s, HP_STACK_FILTERED, "too few slices: %d, needs %d", s->count,
               rules->min_slices);

@@ -571,6 +571,31 @@ static void test_series__a_dynamic_run_is_not_read(void **state)
     expect_why(w, 3, "dynamic");
 }
 
+static void test_series__phases_in_one_enhanced_object(void **state)
+{
+    world *w = *state;
+    int frame = 0;
+
+    for (int a = 0; a < 2; a++)
+        ct_world_add(&w->list,
+                     &(ct_stack){.series = 3,
+                                 .acquisition = 1 + a,
+                                 .sop_class = HP_SOP_CT_ENHANCED,
+                                 .contrast_phase = a ? "PORTAL_VENOUS" : "ARTERIAL"});
+    for (size_t i = 0; i < w->list.count; i++) {
+        hp_slice *s = &w->list.item[i];
+
+        memcpy(&s->sop_instance, &w->list.item[0].sop_instance, sizeof s->sop_instance);
+        s->instance_number = 1;
+        s->frame = frame++;
+        s->frames = 80;
+    }
+    assemble(w);
+    assert_int_equal(w->r, HP_OK);
+    assert_int_equal(hp_assembly_slice(w->a, HP_PHASE_A, 5)->frame, 5);
+    assert_int_equal(hp_assembly_slice(w->a, HP_PHASE_V, 5)->frame, 45);
+}
+
 /* -- filters -- */
 
 static void expect_filtered(world *w, ct_stack odd, const char *why)
@@ -660,6 +685,29 @@ static void test_series__one_reconstruction_of_each_acquisition(void **state)
     assert_int_equal(phase_of(w, 4, 0), HP_PHASE_A);
     expect_why(w, 3, "another reconstruction of series 4");
     expect_why(w, 5, "sharp kernel");
+}
+
+static void test_series__made_up_times_are_not_believed(void **state)
+{
+    world *w = *state;
+    /* midnight everywhere: not two reconstructions of one acquisition */
+    ct_world_add(&w->list, &(ct_stack){.series = 3,
+                                       .time_s = 86400,
+                                       .step_mm = 10,
+                                       .count = 20,
+                                       .description = "nativ"});
+    ct_world_add(&w->list,
+                 &(ct_stack){.series = 4, .time_s = 86400, .description = "Leber"});
+    ct_world_add(&w->list, &(ct_stack){.series = 5,
+                                       .time_s = 86400,
+                                       .step_mm = 2.5,
+                                       .count = 80,
+                                       .description = "venous"});
+    assemble(w);
+    assert_int_equal(w->r, HP_OK);
+    assert_int_equal(phase_of(w, 3, 0), HP_PHASE_NC);
+    assert_int_equal(phase_of(w, 5, 0), HP_PHASE_V);
+    expect_why(w, 4, "not clear");
 }
 
 static void test_series__two_series_of_one_name_keep_the_better(void **state)
@@ -837,6 +885,78 @@ static void test_series__many_series_keep_the_used_notes(void **state)
         assert_int_equal(w->f.series[w->f.phase_series[p]].number, 2 + p);
 }
 
+/* -- real studies, where they are -- */
+
+/* Unpacks a sample and reads it; skips where it is not. */
+static void read_sample(world *w, const char *name)
+{
+    const char *data = getenv("HEPAR_TEST_DATA");
+    char dir[256], command[900];
+    int skipped;
+
+    assert_non_null(ct_world_folder(dir));
+    snprintf(command, sizeof command, "tar -xJf '%s/%s' -C '%s' 2>/dev/null",
+             data != NULL ? data : HP_TEST_DATA, name, dir);
+    if (system(command) != 0) {
+        ct_world_remove_folder(dir);
+        skip();
+    }
+    assert_int_equal(hp_slice_read_dir(dir, &w->list, &skipped, &w->e), HP_OK);
+    assemble(w);
+    ct_world_remove_folder(dir);
+}
+
+static void test_real__three_phases_that_no_header_names(void **state)
+{
+    world *w = *state;
+
+    read_sample(w, "liver/HCC_009_19980215.tar.xz");
+    expect_unsuitable(w, HP_WHY_AMBIGUOUS);
+    assert_int_equal(phase_of(w, 2, 0), HP_PHASE_NC);
+    w->rule[0] = (hp_phase_rule){HP_PHASE_A, "recon 2", -1};
+    w->rule[1] = (hp_phase_rule){HP_PHASE_V, "liver 3 phase", -1};
+    w->rules.rule_count = 2;
+    assemble(w);
+    assert_int_equal(w->r, HP_OK);
+    assert_int_equal(phase_of(w, 4, 0), HP_PHASE_A);
+    assert_int_equal(phase_of(w, 103, 0), HP_PHASE_V);
+    assert_int_equal(hp_assembly_geom(w->a, HP_PHASE_V)->n[HP_Z], 69);
+}
+
+static void expect_sample_geometry(world *w, const char *name, const char *words)
+{
+    w->rules.min_slices = 3;
+    w->rules.min_coverage_mm = 5;
+    read_sample(w, name);
+    expect_unsuitable(w, HP_WHY_GEOMETRY);
+    if (strstr(w->f.reason, words) == NULL)
+        print_error("%s\n", w->f.reason);
+    assert_non_null(strstr(w->f.reason, words));
+}
+
+static void test_real__gantry_tilt(void **state)
+{
+    expect_sample_geometry(*state, "vendor/siemens_definition_tilt.tar.xz",
+                           "14.0 degrees");
+}
+
+static void test_real__tilt_and_changing_spacing(void **state)
+{
+    world *w = *state;
+
+    expect_sample_geometry(w, "vendor/ge_hispeed_dual_tilt_varspacing.tar.xz",
+                           "18.5 degrees");
+    w->rules.max_tilt_deg = 30; /* and if it could be resampled */
+    w->list.count = 0;
+    expect_sample_geometry(w, "vendor/ge_hispeed_dual_tilt_varspacing.tar.xz", "spacing");
+}
+
+static void test_real__a_missing_slice(void **state)
+{
+    expect_sample_geometry(*state, "vendor/ge_lightspeed_missing_slice.tar.xz",
+                           "missing slice");
+}
+
 /* -- volumes -- */
 
 static hp_volume *load(world *w, hp_phase p)
@@ -978,6 +1098,8 @@ int main(void)
         CASE(test_series__four_unnamed_phases_in_one_series),
         CASE(test_series__positions_nothing_tells_apart),
         CASE(test_series__a_dynamic_run_is_not_read),
+        CASE(test_series__phases_in_one_enhanced_object),
+        CASE(test_series__made_up_times_are_not_believed),
         CASE(test_series__what_is_not_read_says_why),
         CASE(test_series__other_objects_are_noted),
         CASE(test_series__a_localizer_inside_a_series_is_dropped),
@@ -995,6 +1117,10 @@ int main(void)
         CASE(test_series__two_patients),
         CASE(test_series__nothing_that_is_ct),
         CASE(test_series__many_series_keep_the_used_notes),
+        CASE(test_real__three_phases_that_no_header_names),
+        CASE(test_real__gantry_tilt),
+        CASE(test_real__tilt_and_changing_spacing),
+        CASE(test_real__a_missing_slice),
         CASE(test_load__planes_lie_feet_to_head),
         CASE(test_load__mirrored_planes_are_turned),
         CASE(test_load__a_small_gantry_tilt_is_shifted_back),

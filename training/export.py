@@ -12,7 +12,7 @@ from .nets.sadt import grid_mask
 
 CHECKPOINT = {"liver": "liver", "detector": "detector", "seg25d": "keyslice", "ksf": "ksf",
               **{f"cls{i}": f"cls{i}" for i in range(5)}}
-PEAK_STUDIES = 32
+PEAK_STUDIES = int(os.environ.get("HEPAR_PEAK_STUDIES", "32"))
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 

@@ -417,14 +417,11 @@ static bool check_steps(hp_stack *s, const double *at)
                   "%.2f mm apart",
                   (int)round(times) - 1, round(times) > 2 ? "s" : "", step,
                   s->plane[i]->position_mm[2], usual);
-        else if (times < 0.5)
-            fault(s, HP_STACK_GEOMETRY,
-                  "slices overlap: %.2f mm apart at z = %.1f mm, elsewhere %.2f mm", step,
-                  s->plane[i]->position_mm[2], usual);
         else
             fault(s, HP_STACK_GEOMETRY,
-                  "slice spacing changes: %.2f mm at z = %.1f mm, elsewhere %.2f mm",
-                  step, s->plane[i]->position_mm[2], usual);
+                  "slice spacing changes: %.2f mm at z = %.1f mm, elsewhere %.2f mm%s",
+                  step, s->plane[i]->position_mm[2], usual,
+                  times < 0.5 ? ", slices overlap" : "");
         return false;
     }
     return true;

@@ -57,7 +57,8 @@ static void test_intake__stores_the_bytes_as_they_came(void **state)
     client_store(fd, "1.2.3.1", &slice, 5000);
     assert_int_equal(client_status(fd), 0);
     assert_true(client_release(fd));
-    assert_true(client_at_eof(fd) || true);
+    shutdown(fd, SHUT_WR);
+    assert_true(client_at_end(fd));
     close(fd);
     door_stats(d, &t);
     assert_int_equal(t.received, 6);
@@ -240,7 +241,7 @@ static void expect_reply(door *d, const hp_buf *request, int type, const char *t
     assert_int_equal(in.len, 10);
     assert_memory_equal(in.data + 7, tail, 3);
     shutdown(fd, SHUT_WR);
-    assert_true(client_at_eof(fd)); /* an orderly end, not a reset */
+    assert_true(client_at_end(fd)); /* an orderly end, not a reset */
     close(fd);
     hp_buf_done(&in);
 }
@@ -415,7 +416,7 @@ static void expect_abort(int fd, const char *tail)
     assert_int_equal(client_pdu(fd, &in), 7);
     assert_memory_equal(in.data + 8, tail, 2);
     shutdown(fd, SHUT_WR);
-    assert_true(client_at_eof(fd));
+    assert_true(client_at_end(fd));
     close(fd);
     hp_buf_done(&in);
 }
@@ -491,6 +492,105 @@ static void test_intake__protocol_violations_are_aborted_with_their_reason(void 
     hp_buf_done(&slice);
     hp_buf_done(&b);
     hp_buf_done(&cmd);
+}
+
+/* A peer that is still sending when it is aborted must be able to read why: its
+ * bytes are taken until it closes, or a reset would overtake the reason. */
+static void test_intake__the_reason_reaches_a_peer_that_goes_on_sending(void **state)
+{
+    hp_intake_options o;
+    hp_buf b = HP_BUF_INIT, in = HP_BUF_INIT, rq = HP_BUF_INIT;
+    rq_options wrong;
+    door *d;
+    int fd;
+
+    (void)state;
+    door_options(&o);
+    o.artim_ms = 5000;
+    d = door_open(&o);
+    fd = client_associate(d);
+    put_pdata(&b, 77, 3, "x", 1);
+    make_slice(&in, "1.2.3.1", 8 << 20);
+    hp_buf_put(&b, in.data, in.len);
+    assert_true(client_send(fd, b.data, b.len));
+    expect_abort(fd, "\2\6");
+
+    rq_options_init(&wrong);
+    wrong.called = "SOMEBODY";
+    put_request(&rq, &wrong);
+    hp_buf_put(&rq, b.data, b.len);
+    fd = client_connect(d);
+    assert_true(client_send(fd, rq.data, rq.len));
+    assert_int_equal(client_pdu(fd, &in), 3);
+    shutdown(fd, SHUT_WR);
+    assert_true(client_at_end(fd));
+    close(fd);
+    door_close(d);
+    hp_buf_done(&b);
+    hp_buf_done(&in);
+    hp_buf_done(&rq);
+}
+
+/* After RJ, ABORT or RELEASE-RP a peer that stays is closed when ARTIM runs out. */
+static void test_intake__a_peer_that_does_not_close_is_closed(void **state)
+{
+    door *d = open_default();
+    hp_intake_stats t;
+    int64_t before, took;
+    int fd = client_associate(d);
+
+    (void)state;
+    assert_true(client_release(fd));
+    before = hp_clock_mono_ms();
+    do {
+        usleep(10000);
+        door_stats(d, &t);
+        took = hp_clock_mono_ms() - before;
+    } while (t.open_connections > 0 && took < 20000);
+    assert_true(took >= 450 && took < 5000);
+    close(fd);
+    door_close(d);
+}
+
+/* What travels with a CT is taken; anything else by configuration. */
+static void test_intake__the_default_classes_are_taken(void **state)
+{
+    static const char *const le[] = {"1.2.840.10008.1.2.1"};
+    static const char *const extra[] = {"1.2.840.10008.5.1.4.1.1.128"}; /* PET */
+    hp_buf c = HP_BUF_INIT, rq = HP_BUF_INIT, in = HP_BUF_INIT;
+    hp_intake_options o;
+    rq_options ro;
+    int n = 0, fd;
+    size_t at;
+    door *d;
+
+    (void)state;
+    for (; hp_intake_default_classes[n]; n++)
+        put_context(&c, (uint8_t)(2 * n + 1), hp_intake_default_classes[n], le, 1);
+    put_context(&c, (uint8_t)(2 * n + 1), extra[0], le, 1);
+    put_context(&c, (uint8_t)(2 * n + 3), "1.2.840.10008.5.1.4.1.1.4", le, 1); /* MR */
+    assert_true(n > 25);
+    door_options(&o);
+    o.extra_class = extra;
+    o.extra_class_count = 1;
+    d = door_open(&o);
+    rq_options_init(&ro);
+    put_request_contexts(&rq, &ro, &c);
+    fd = client_connect(d);
+    client_send(fd, rq.data, rq.len);
+    assert_int_equal(client_pdu(fd, &in), 2);
+    at = 74 + 4 + hp_get_u16be(in.data + 76); /* after the application context */
+    for (int i = 0; i < n + 2; i++) {
+        assert_int_equal(in.data[at], 0x21);
+        assert_int_equal(in.data[at + 4], 2 * i + 1);
+        assert_int_equal(in.data[at + 6], i < n + 1 ? 0 : 3);
+        at += 4 + hp_get_u16be(in.data + at + 2);
+    }
+    close(fd);
+    door_close(d);
+    hp_buf_done(&c);
+    hp_buf_done(&rq);
+    hp_buf_done(&in);
 }
 
 /* The bytes of a P-DATA of almost 1 MiB, whatever we announced. */
@@ -965,6 +1065,9 @@ int main(void)
         cmocka_unit_test(test_intake__below_the_reserve_nothing_is_taken),
         cmocka_unit_test(test_intake__more_connections_than_allowed_are_closed),
         cmocka_unit_test(test_intake__protocol_violations_are_aborted_with_their_reason),
+        cmocka_unit_test(test_intake__the_reason_reaches_a_peer_that_goes_on_sending),
+        cmocka_unit_test(test_intake__a_peer_that_does_not_close_is_closed),
+        cmocka_unit_test(test_intake__the_default_classes_are_taken),
         cmocka_unit_test(test_intake__a_pdu_of_a_mebibyte_is_read),
         cmocka_unit_test(test_intake__an_unknown_request_gets_0211),
         cmocka_unit_test(test_intake__bad_datasets_get_the_right_status_and_leave_nothing),

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -171,6 +172,43 @@ static void test_intake__without_descriptors_it_recovers(void **state)
     hp_buf_done(&slice);
 }
 
+/* A disk that hangs: the peer is stopped, the loop is not, others are served. */
+static void test_intake__a_hanging_disk_stops_the_peer_and_not_the_loop(void **state)
+{
+    hp_buf slice = HP_BUF_INIT, b = HP_BUF_INIT, cmd = HP_BUF_INIT;
+    struct timeval brief = {0, 300000};
+    hp_intake_options o;
+    hp_intake_stats t;
+    int fd, other;
+    door *d;
+
+    (void)state;
+    door_options(&o);
+    o.progress_ms = o.idle_ms = 20000;
+    d = door_open(&o);
+    make_slice(&slice, "1.2.3.1", 24 << 20);
+    fd = client_associate(d);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &brief, sizeof brief);
+    faults_stall_writes(true);
+    client_store(fd, "1.2.3.1", &slice, 131066); /* gives up when the socket is full */
+    door_stats(d, &t);
+    assert_true(t.bytes > 512 << 10);
+    assert_true(t.bytes <= (512 + 128 + 128) << 10);
+    other = client_associate(d); /* the loop lives */
+    put_command_set(&cmd, 0x0030, "1.2.840.10008.1.1", "", false);
+    put_pdata(&b, CONTEXT_ECHO, 3, cmd.data, cmd.len);
+    client_send(other, b.data, b.len);
+    assert_int_equal(client_status(other), 0);
+    faults_stall_writes(false);
+    close(other);
+    close(fd);
+    assert_true(door_wait_files(d, ".part", 0));
+    door_close(d);
+    hp_buf_done(&slice);
+    hp_buf_done(&b);
+    hp_buf_done(&cmd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -178,6 +216,7 @@ int main(void)
         cmocka_unit_test(test_intake__every_sync_and_name_may_fail),
         cmocka_unit_test(test_intake__every_allocation_may_fail),
         cmocka_unit_test(test_intake__a_full_disk_is_a_normal_state),
+        cmocka_unit_test(test_intake__a_hanging_disk_stops_the_peer_and_not_the_loop),
         cmocka_unit_test(test_intake__without_descriptors_it_recovers),
     };
 

@@ -33,13 +33,20 @@ class Door:
     def __init__(self, program, folder):
         self.folder = folder
         os.makedirs(folder)
-        self.process = subprocess.Popen([program, folder, "TEST"], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
+        self.log = folder + ".log"
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen([program, folder, "TEST"], stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, stderr=log, text=True,
+                                            env={**os.environ, "HEPAR_TEST_LOG": "1"})
         self.port = int(self.process.stdout.readline().split()[1])
 
     def finish(self):
         out, _ = self.process.communicate(timeout=30)
-        assert self.process.returncode == 0, self.process.returncode
+        with open(self.log) as f:
+            log = f.read()
+        assert self.process.returncode == 0, log[-3000:]
+        for canary in ct_files.CANARIES:  # whatever was sent: no patient in the log
+            assert canary not in log, log[-3000:]
         return json.loads(out.splitlines()[-1])
 
     def datasets(self):

@@ -134,14 +134,16 @@ static void on_sent(lane *l, const json_t *msg)
 
     for (int i = 0; i < l->count; i++) {
         if (l->items[i].id == delivery && !l->answered[i]) {
-            if (hp_json_bool(msg, "reached", status != NO_STATUS))
+            if (hp_json_bool(msg, "reached", status != NO_STATUS)) {
                 l->reached = true;
-            else
+                hp_log(code == HP_OK ? HP_LOG_INFO : HP_LOG_WARNING,
+                       "delivery job=%" PRId64 " peer=%s delivery=%" PRId64
+                       " code=%s status=%04X",
+                       l->items[i].job, l->peer->name, delivery, hp_code_name(code),
+                       status);
+            } else { /* one line for the whole group, at its end */
                 hp_log_safe(words, l->words, sizeof l->words);
-            hp_log(code == HP_OK ? HP_LOG_INFO : HP_LOG_WARNING,
-                   "delivery job=%" PRId64 " peer=%s delivery=%" PRId64
-                   " code=%s status=%04X",
-                   l->items[i].job, l->peer->name, delivery, hp_code_name(code), status);
+            }
             record_answer(l, i, code, status, words);
         }
         left += !l->answered[i];

@@ -27,7 +27,7 @@ static const char *short_uid(const char *uid, char ret[24])
     if (len <= 20)
         snprintf(ret, 24, "%s", uid);
     else
-        snprintf(ret, 24, "...%s", uid + len - 17);
+        snprintf(ret, 24, "..%s", uid + len - 18 + (uid[len - 18] == '.'));
     return ret;
 }
 
@@ -299,7 +299,7 @@ static void print_reading(const json_t *show)
     const char *device = hp_json_str(show, "device", "");
     const char *name;
     json_t *how;
-    bool any = false;
+    bool any = false, first = true;
 
     if (is_text(hp_json_str(bundle, "name", ""))) {
         heading("Reading");
@@ -316,8 +316,12 @@ static void print_reading(const json_t *show)
     if (any && json_object_size(registration) > 0) {
         fputs("  registration ", stdout);
         json_object_foreach((json_t *)registration, name, how)
-            if (json_string_value(how) != NULL && is_text(json_string_value(how)))
-                printf(" %s %s", name, json_string_value(how));
+        {
+            if (json_string_value(how) == NULL || !is_text(json_string_value(how)))
+                continue;
+            printf("%s %s %s", first ? "" : ",", name, json_string_value(how));
+            first = false;
+        }
         putchar('\n');
     }
 }

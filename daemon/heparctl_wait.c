@@ -13,6 +13,7 @@
 #include "daemon/heparctl.h"
 #include "daemon/table.h"
 #include "db/job.h"
+#include "db/outbox.h"
 
 enum { POLL_MS = 300, BAR = 24 };
 
@@ -41,9 +42,10 @@ static void ask_progress(const hp_ctl *ctl, int64_t job, progress *ret)
     }
 }
 
-static void draw(const hp_job *job, const progress *p, int64_t started_ms)
+static void draw(hp_db *db, const hp_job *job, const progress *p, int64_t started_ms)
 {
     char bar[BAR + 1], span[24];
+    int accepted = 0, owed = 0;
     int filled = p->fraction > 0 ? (int)(p->fraction * BAR + 0.5) : 0;
 
     filled = filled > BAR ? BAR : filled;
@@ -54,6 +56,11 @@ static void draw(const hp_job *job, const progress *p, int64_t started_ms)
     if (job->state == HP_JOB_RUNNING)
         printf("\r\033[Kjob %" PRId64 "  running  [%s] %3.0f %%  %s  %s", job->id, bar,
                100 * p->fraction, p->stage, span);
+    else if (job->state == HP_JOB_REPORTED &&
+             hp_outbox_counts(db, job->id, &accepted, &owed, NULL) == HP_OK)
+        printf("\r\033[Kjob %" PRId64 "  reported, %d of %d results accepted by their peers"
+               "  %s",
+               job->id, accepted, owed, span);
     else
         printf("\r\033[Kjob %" PRId64 "  %s  %s", job->id, hp_job_state_name(job->state),
                span);
@@ -115,7 +122,7 @@ int hp_ctl_wait(hp_ctl *ctl, const char *id, int timeout_s)
             progress p;
 
             ask_progress(ctl, job->id, &p);
-            draw(job, &p, started);
+            draw(ctl->db, job, &p, started);
         } else if (code == HP_OK && !ctl->json && job->state != last) {
             printf("job %" PRId64 ": %s\n", job->id, hp_job_state_name(job->state));
             fflush(stdout);

@@ -66,7 +66,8 @@ const char *hp_rows_t(hp_rows *rows, int col);
 void hp_rows_copy(hp_rows *rows, int col, char *ret, size_t size);
 
 /* Shared across the room. */
-hp_code hp_job__settle(hp_db *db, int64_t job, hp_error *reterr);
+/* Reported jobs whose objects have all been answered for: sent, or failed. */
+hp_code hp_job__settle(hp_db *db, int64_t result_set, hp_error *reterr);
 /* The waiting job of a study's coming revision, opened or reopened (db/job.c). */
 hp_code hp_job__receiving(hp_db *db, int64_t study, int *ret_revision, hp_error *reterr);
 /* Everything of the study that is not final yet fails: two patients, a lost file. */

@@ -565,6 +565,7 @@ static hp_code settle_objects(hp_db *db, hp_job *job, const hp_run_done *done,
     *ret_reused = set != 0;
     if (r == HP_OK && set == 0 && done->object_count > 0)
         r = add_set(db, job, done, &set, reterr);
+    job->result_set = set;
     if (r == HP_OK && set != 0)
         r = hp_db__run(db, reterr, "UPDATE job SET result_set = ? WHERE id = ?", "ii", set,
                        job->id);
@@ -591,6 +592,9 @@ static hp_code end_job(hp_db *db, hp_job *job, const hp_run_done *done, bool *re
                            done->reason, reterr);
     if (!unsuitable || done->send_unsuitable)
         r = settle_objects(db, job, done, ret_reused, reterr);
+    if (r == HP_OK && !unsuitable && job->result_set == 0)
+        return hp_job_move(db, job, HP_JOB_FAILED, "no_objects",
+                           "the worker was done and built nothing", reterr);
     if (r == HP_OK)
         r = hp_job_move(db, job, unsuitable ? HP_JOB_UNSUITABLE : HP_JOB_REPORTED,
                         done->reason_code, done->reason, reterr);
@@ -598,8 +602,8 @@ static hp_code end_job(hp_db *db, hp_job *job, const hp_run_done *done, bool *re
         r = hp_event_add(db, job->study_id, job->id, "superseded", reterr,
                          "the report of revision %d supersedes the earlier ones",
                          job->revision);
-    if (r == HP_OK)
-        r = hp_job__settle(db, job->id, reterr); /* nobody to send to: sent */
+    if (r == HP_OK && job->result_set != 0) /* nobody to send to: sent */
+        r = hp_job__settle(db, job->result_set, reterr);
     return r;
 }
 

@@ -48,10 +48,12 @@ static hp_code peer_due(hp_db *db, const char *peer, int64_t now, int64_t *ret_n
     return r;
 }
 
-/* Deliveries of jobs that stand, and the rest of one whose other peer refused. */
-#define LIVE_JOB                                                                         \
+/* The objects belong to a job that stands, or to one whose other peer refused:
+ * the rest of it still goes out. */
+#define LIVE                                                                             \
+    "EXISTS (SELECT 1 FROM job WHERE job.result_set = result.result_set AND "            \
     "(job.state IN ('reported', 'sent', 'unsuitable') OR "                               \
-    "(job.state = 'failed' AND job.reason_code = 'result_refused'))"
+    "(job.state = 'failed' AND job.reason_code = 'result_refused')))"
 
 static hp_code load_due(hp_db *db, const char *peer, int64_t now,
                         hp_delivery ret[HP_OUTBOX_GROUP], int *ret_count,
@@ -65,8 +67,7 @@ static hp_code load_due(hp_db *db, const char *peer, int64_t now,
         "sop_instance, required FROM delivery "
         "JOIN result ON result.id = delivery.result "
         "JOIN result_set ON result_set.id = result.result_set "
-        "JOIN job ON job.id = delivery.job "
-        "WHERE peer = ? AND delivery.state = 'queued' AND " LIVE_JOB
+        "WHERE peer = ? AND delivery.state = 'queued' AND " LIVE
         " AND (next_ms <= ? OR next_ms > ?) ORDER BY delivery.job, delivery.id LIMIT ?",
         "tiii", peer, now, now + LONGEST_WAIT_MS, (int64_t)HP_OUTBOX_GROUP);
 
@@ -89,8 +90,9 @@ static hp_code load_due(hp_db *db, const char *peer, int64_t now,
 static hp_code next_due(hp_db *db, const char *peer, int64_t *ret, hp_error *reterr)
 {
     return hp_db__number(db, INT64_MAX, ret, reterr,
-                         "SELECT next_ms FROM delivery JOIN job ON job.id = delivery.job "
-                         "WHERE peer = ? AND delivery.state = 'queued' AND " LIVE_JOB
+                         "SELECT next_ms FROM delivery JOIN result ON result.id = "
+                         "delivery.result WHERE peer = ? AND delivery.state = 'queued' "
+                         "AND " LIVE
                          " ORDER BY next_ms LIMIT 1",
                          "t", peer);
 }
@@ -164,20 +166,21 @@ static hp_code set_answer(hp_db *db, int64_t delivery, const char *state, int64_
                       hp_db_wall_ms(db), delivery);
 }
 
-static hp_code job_of(hp_db *db, int64_t delivery, int64_t *ret_job,
+static hp_code set_of(hp_db *db, int64_t delivery, int64_t *ret_set,
                       int64_t *ret_attempts, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
     hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT job, attempts FROM delivery WHERE id = ?", "i",
-                             delivery);
+                             "SELECT result_set, attempts FROM delivery JOIN result ON "
+                             "result.id = delivery.result WHERE delivery.id = ?",
+                             "i", delivery);
 
     if (r == HP_OK)
         r = hp_db__next(db, rows, reterr);
     if (r == HP_E_EMPTY)
         return hp_fail(reterr, HP_E_NOT_FOUND, "no delivery %" PRId64, delivery);
     if (r == HP_OK) {
-        *ret_job = hp_rows_i(rows, 0);
+        *ret_set = hp_rows_i(rows, 0);
         *ret_attempts = hp_rows_i(rows, 1);
     }
     return r;
@@ -187,12 +190,12 @@ hp_code hp_outbox_answer(hp_db *db, int64_t delivery, hp_code code, unsigned sta
                          const char *words, hp_error *reterr)
 {
     hp_auto(hp_tx) *tx = NULL;
-    int64_t job, attempts, wait;
+    int64_t set, attempts, wait;
     bool refused = code != HP_OK && !hp_code_may_retry(code);
     hp_code r = hp_tx_begin(db, &tx, reterr);
 
     if (r == HP_OK)
-        r = job_of(db, delivery, &job, &attempts, reterr);
+        r = set_of(db, delivery, &set, &attempts, reterr);
     if (r != HP_OK)
         return hp_wrap(reterr, r, "recording an answer");
     /* An item that was answered "not now" waits a little longer each time;
@@ -206,41 +209,65 @@ hp_code hp_outbox_answer(hp_db *db, int64_t delivery, hp_code code, unsigned sta
     if (r == HP_OK && refused)
         r = note_refusal(db, delivery, status, words, reterr);
     if (r == HP_OK)
-        r = hp_job__settle(db, job, reterr);
+        r = hp_job__settle(db, set, reterr);
     hp_crash_point("outbox_answer");
     if (r == HP_OK)
         r = hp_tx_commit(tx, reterr);
     return r == HP_OK ? HP_OK : hp_wrap(reterr, r, "recording an answer");
 }
 
-hp_code hp_job__settle(hp_db *db, int64_t id, hp_error *reterr)
+typedef struct tally {
+    int64_t waiting, refused, peers; /* refused: required ones */
+} tally;
+
+static hp_code count_set(hp_db *db, int64_t set, tally *ret, hp_error *reterr)
+{
+    hp_auto(hp_rows) *rows = NULL;
+    hp_code r = hp_db__query(
+        db, &rows, reterr,
+        "SELECT count(*) FILTER (WHERE state IN ('queued', 'sent')), "
+        "count(*) FILTER (WHERE state = 'refused' AND required), count(DISTINCT peer) "
+        "FROM delivery JOIN result ON result.id = delivery.result WHERE result_set = ?",
+        "i", set);
+
+    if (r == HP_OK)
+        r = hp_db__next(db, rows, reterr);
+    if (r == HP_OK)
+        *ret = (tally){hp_rows_i(rows, 0), hp_rows_i(rows, 1), hp_rows_i(rows, 2)};
+    return r;
+}
+
+static hp_code settle_job(hp_db *db, int64_t id, const tally *t, hp_error *reterr)
 {
     hp_auto(hp_job) *job = NULL;
-    int64_t waiting, refused, peers;
     hp_code r = hp_job_load(db, id, &job, reterr);
 
-    if (r != HP_OK || job->state != HP_JOB_REPORTED)
+    if (r != HP_OK)
         return r;
-    r = hp_db__number(db, 0, &refused, reterr,
-                      "SELECT count(*) FROM delivery JOIN result ON result.id = "
-                      "delivery.result WHERE job = ? AND state = 'refused' AND required",
-                      "i", id);
-    if (r == HP_OK && refused > 0)
+    if (t->refused > 0)
         return hp_job_move(db, job, HP_JOB_FAILED, "result_refused",
                            "a peer refused a required result for good", reterr);
-    if (r == HP_OK)
-        r = hp_db__number(db, 0, &waiting, reterr,
-                          "SELECT count(*) FROM delivery WHERE job = ? AND state IN "
-                          "('queued', 'sent')",
-                          "i", id);
-    if (r != HP_OK || waiting > 0)
-        return r;
-    r = hp_db__number(db, 0, &peers, reterr,
-                      "SELECT count(DISTINCT peer) FROM delivery WHERE job = ?", "i", id);
-    if (r == HP_OK)
-        r = hp_job_move(db, job, HP_JOB_SENT, peers ? NULL : "no_peer",
-                        peers ? NULL : "no peer takes results; they stay in the outbox",
-                        reterr);
+    return hp_job_move(db, job, HP_JOB_SENT, t->peers ? NULL : "no_peer",
+                       t->peers ? NULL : "no peer takes results; they stay in the outbox",
+                       reterr);
+}
+
+hp_code hp_job__settle(hp_db *db, int64_t result_set, hp_error *reterr)
+{
+    tally t = {0};
+    hp_code r = count_set(db, result_set, &t, reterr);
+
+    while (r == HP_OK && (t.refused > 0 || t.waiting == 0)) {
+        int64_t job;
+
+        r = hp_db__number(db, 0, &job, reterr,
+                          "SELECT id FROM job WHERE result_set = ? AND state = 'reported' "
+                          "LIMIT 1",
+                          "i", result_set);
+        if (r != HP_OK || job == 0)
+            break;
+        r = settle_job(db, job, &t, reterr);
+    }
     return r;
 }
 
@@ -274,11 +301,11 @@ hp_code hp_outbox_peer(hp_db *db, const char *peer, bool reached, const hp_backo
 hp_code hp_outbox_died(hp_db *db, int64_t delivery, hp_error *reterr)
 {
     hp_auto(hp_tx) *tx = NULL;
-    int64_t job, attempts, deaths;
+    int64_t set, attempts, deaths;
     hp_code r = hp_tx_begin(db, &tx, reterr);
 
     if (r == HP_OK)
-        r = job_of(db, delivery, &job, &attempts, reterr);
+        r = set_of(db, delivery, &set, &attempts, reterr);
     if (r == HP_OK)
         r = hp_db__number(db, 0, &deaths, reterr,
                           "UPDATE delivery SET deaths = deaths + 1 WHERE id = ? "
@@ -293,7 +320,7 @@ hp_code hp_outbox_died(hp_db *db, int64_t delivery, hp_error *reterr)
         r = note_refusal(db, delivery, 0xFFFF, "set aside, the sender died twice on it",
                          reterr);
     if (r == HP_OK)
-        r = hp_job__settle(db, job, reterr);
+        r = hp_job__settle(db, set, reterr);
     if (r == HP_OK)
         r = hp_tx_commit(tx, reterr);
     return r == HP_OK ? HP_OK : hp_wrap(reterr, r, "recording a sender's death");
@@ -309,6 +336,26 @@ hp_code hp_outbox_recover(hp_db *db, int *ret_count, hp_error *reterr)
     return r;
 }
 
+hp_code hp_outbox_counts(hp_db *db, int64_t job, int *ret_accepted, int *ret_owed,
+                         hp_error *reterr)
+{
+    hp_auto(hp_rows) *rows = NULL;
+    hp_code r = hp_db__query(db, &rows, reterr,
+                             "SELECT count(*), count(*) FILTER (WHERE delivery.state = "
+                             "'accepted') FROM job JOIN result ON result.result_set = "
+                             "job.result_set JOIN delivery ON delivery.result = result.id "
+                             "WHERE job.id = ?",
+                             "i", job);
+
+    if (r == HP_OK)
+        r = hp_db__next(db, rows, reterr);
+    if (r == HP_OK) {
+        *ret_owed = (int)hp_rows_i(rows, 0);
+        *ret_accepted = (int)hp_rows_i(rows, 1);
+    }
+    return r;
+}
+
 static bool is_among(const char *name, const char *const *peers, int peer_count)
 {
     for (int i = 0; i < peer_count; i++)
@@ -317,44 +364,46 @@ static bool is_among(const char *name, const char *const *peers, int peer_count)
     return false;
 }
 
-/* One job that waits for a peer that is not in the list: 0 when there is none. */
+/* One set of objects that waits for a peer that is not in the list: 0 when there
+ * is none. */
 static hp_code find_orphan(hp_db *db, const char *const *peers, int peer_count,
-                           int64_t *ret_job, char ret_peer[32], hp_error *reterr)
+                           int64_t *ret_set, char ret_peer[32], hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
     hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT DISTINCT job, peer FROM delivery WHERE state IN "
-                             "('queued', 'sent')",
+                             "SELECT DISTINCT result_set, peer FROM delivery JOIN result ON "
+                             "result.id = delivery.result WHERE state IN ('queued', 'sent')",
                              "");
 
-    *ret_job = 0;
+    *ret_set = 0;
     while (r == HP_OK && (r = hp_db__next(db, rows, reterr)) == HP_OK) {
         if (is_among(hp_rows_t(rows, 1), peers, peer_count))
             continue;
-        *ret_job = hp_rows_i(rows, 0);
+        *ret_set = hp_rows_i(rows, 0);
         hp_rows_copy(rows, 1, ret_peer, 32);
         return HP_OK;
     }
     return r == HP_E_EMPTY ? HP_OK : r;
 }
 
-static hp_code drop_orphan(hp_db *db, int64_t job, const char *peer, hp_error *reterr)
+static hp_code drop_orphan(hp_db *db, int64_t set, const char *peer, hp_error *reterr)
 {
     int64_t study;
     hp_code r = hp_db__run(db, reterr,
-                           "DELETE FROM delivery WHERE job = ? AND peer = ? AND state IN "
-                           "('queued', 'sent')",
-                           "it", job, peer);
+                           "DELETE FROM delivery WHERE peer = ? AND state IN ('queued', "
+                           "'sent') AND result IN (SELECT id FROM result WHERE "
+                           "result_set = ?)",
+                           "ti", peer, set);
 
     if (r == HP_OK)
-        r = hp_db__number(db, 0, &study, reterr, "SELECT study FROM job WHERE id = ?", "i",
-                          job);
+        r = hp_db__number(db, 0, &study, reterr,
+                          "SELECT study FROM result_set WHERE id = ?", "i", set);
     if (r == HP_OK)
-        r = hp_event_add(db, study, job, "peer_gone", reterr,
+        r = hp_event_add(db, study, 0, "peer_gone", reterr,
                          "peer %s is no longer configured; what waited for it is dropped",
                          peer);
     if (r == HP_OK)
-        r = hp_job__settle(db, job, reterr);
+        r = hp_job__settle(db, set, reterr);
     return r;
 }
 
@@ -362,16 +411,16 @@ hp_code hp_outbox_retire(hp_db *db, const char *const *peers, int peer_count,
                          int *ret_count, hp_error *reterr)
 {
     hp_auto(hp_tx) *tx = NULL;
-    int64_t job = 0;
+    int64_t set = 0;
     char peer[32];
     int count = 0;
     hp_code r = hp_tx_begin(db, &tx, reterr);
 
     while (r == HP_OK) {
-        r = find_orphan(db, peers, peer_count, &job, peer, reterr);
-        if (r != HP_OK || job == 0)
+        r = find_orphan(db, peers, peer_count, &set, peer, reterr);
+        if (r != HP_OK || set == 0)
             break;
-        r = drop_orphan(db, job, peer, reterr);
+        r = drop_orphan(db, set, peer, reterr);
         count++;
     }
     if (r == HP_OK)

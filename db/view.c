@@ -80,9 +80,10 @@ hp_code hp_view_jobs(hp_db *db, int limit, json_t **ret, hp_error *reterr)
         "SELECT job.id, study_uid, revision, state, reason_code, job.reason, run, deaths, "
         "opened_ms, ready_ms, moved_ms, coalesce((SELECT ended_ms - started_ms FROM run "
         "WHERE run.job = job.id AND number = job.run AND ended_ms > 0), 0), "
-        "(SELECT count(*) FROM delivery WHERE delivery.job = job.id), "
-        "(SELECT count(*) FROM delivery WHERE delivery.job = job.id AND delivery.state = "
-        "'accepted') FROM job JOIN study ON study.id = job.study "
+        "(SELECT count(*) FROM result JOIN delivery ON delivery.result = result.id WHERE "
+        "result.result_set = job.result_set), "
+        "(SELECT count(*) FROM result JOIN delivery ON delivery.result = result.id WHERE "
+        "result.result_set = job.result_set AND delivery.state = 'accepted') FROM job JOIN study ON study.id = job.study "
         "ORDER BY job.id DESC LIMIT ?",
         "job:i study_uid:t revision:i state:t reason_code:t reason:t run:i deaths:i "
         "opened_ms:i ready_ms:i moved_ms:i run_ms:i deliveries:i accepted:i",

@@ -76,6 +76,7 @@ CREATE TABLE job (
     UNIQUE (study, revision)
 );
 CREATE INDEX job_by_state ON job(state, ready_ms);
+CREATE INDEX job_of_set ON job(result_set);
 
 CREATE TABLE run (
     id           INTEGER PRIMARY KEY,
@@ -117,6 +118,8 @@ CREATE TABLE result (
 );
 CREATE INDEX result_of_set ON result(result_set);
 
+-- One object to one peer, whichever revisions it was built for; job is the
+-- newest of them.
 CREATE TABLE delivery (
     id          INTEGER PRIMARY KEY,
     result      INTEGER NOT NULL REFERENCES result(id),

@@ -375,6 +375,30 @@ static void test_job__the_same_digest_finds_its_objects_again(void **state)
     assert_int_equal(due_for(w, "pacs"), 2);
 }
 
+/* Two revisions, the same objects: both are sent when the peer has them. */
+static void test_job__revisions_that_share_objects_end_together(void **state)
+{
+    ledger_world *w = *state;
+    hp_delivery due[HP_OUTBOX_GROUP];
+    hp_auto(hp_job) *first = NULL;
+    int count;
+    int64_t again;
+
+    ledger_world_slice(w, "1.2", "1.2.1", 0);
+    ledger_world_claim(w, "1.2");
+    ledger_world_done(w, "1.2", "d1", PACS, 1);
+    ledger_world_slice(w, "1.2", "1.2.2", 0);
+    ledger_world_claim(w, "1.2");
+    ledger_world_done(w, "1.2", "d1", PACS, 1);
+    assert_int_equal(hp_outbox_claim(w->db, "pacs", due, &count, &again, NULL), HP_OK);
+    assert_int_equal(count, 2); /* once, not twice */
+    for (int i = 0; i < count; i++)
+        assert_int_equal(hp_outbox_answer(w->db, due[i].id, HP_OK, 0, "", NULL), HP_OK);
+    ledger_world_expect(w, "1.2", "sent");
+    assert_int_equal(hp_job_load(w->db, 1, &first, NULL), HP_OK);
+    assert_int_equal(first->state, HP_JOB_SENT);
+}
+
 /* ---- an admin's wishes ---- */
 
 static void test_job__cancel_and_retry(void **state)
@@ -424,6 +448,7 @@ int main(void)
         W(test_job__a_revision_never_sees_what_came_later),
         W(test_job__late_images_before_the_claim_join),
         W(test_job__the_same_digest_finds_its_objects_again),
+        W(test_job__revisions_that_share_objects_end_together),
         W(test_job__cancel_and_retry)};
 
     return cmocka_run_group_tests_name("job", tests, NULL, NULL);

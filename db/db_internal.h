@@ -77,4 +77,7 @@ hp_code hp_job__fail_open(hp_db *db, int64_t study, const char *reason_code,
 hp_code hp_outbox__queue(hp_db *db, int64_t job, int64_t result_set,
                          const char *const *peers, int peer_count, hp_error *reterr);
 
+/* What no job of this set stands for any more is not waited for. */
+hp_code hp_outbox__drop_unwanted(hp_db *db, int64_t result_set, hp_error *reterr);
+
 #endif

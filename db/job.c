@@ -747,6 +747,8 @@ hp_code hp_job_cancel(hp_db *db, const char *id, hp_job **ret, bool *ret_was_run
     if (r == HP_OK)
         r = hp_job_move(db, job, HP_JOB_CANCELLED, "cancelled", "cancelled by an admin",
                         reterr);
+    if (r == HP_OK && job->result_set != 0)
+        r = hp_outbox__drop_unwanted(db, job->result_set, reterr);
     if (r == HP_OK)
         r = hp_tx_commit(tx, reterr);
     if (r != HP_OK)

@@ -336,6 +336,14 @@ hp_code hp_outbox_recover(hp_db *db, int *ret_count, hp_error *reterr)
     return r;
 }
 
+hp_code hp_outbox__drop_unwanted(hp_db *db, int64_t result_set, hp_error *reterr)
+{
+    return hp_db__run(db, reterr,
+                      "DELETE FROM delivery WHERE state = 'queued' AND result IN (SELECT id "
+                      "FROM result WHERE result_set = ? AND NOT " LIVE ")",
+                      "i", result_set);
+}
+
 hp_code hp_outbox_counts(hp_db *db, int64_t job, int *ret_accepted, int *ret_owed,
                          hp_error *reterr)
 {

@@ -255,6 +255,14 @@ static void test_outbox__cancel_stops_what_waits(void **state)
     assert_int_equal(hp_job_cancel(w->db, "1.2", &job, &running, NULL), HP_OK);
     assert_false(running);
     assert_int_equal(claim(w, "pacs", due, NULL), 0);
+    {
+        hp_auto(hp_job) *retried = NULL;
+
+        assert_int_equal(hp_job_retry(w->db, "1.2", &retried, NULL), HP_OK);
+    }
+    ledger_world_claim(w, "1.2");
+    ledger_world_done(w, "1.2", "d1", TWO, 1); /* the same objects, owed again */
+    assert_int_equal(claim(w, "pacs", due, NULL), 2);
 }
 
 static void test_outbox__a_peer_that_is_gone_is_waited_for_no_more(void **state)

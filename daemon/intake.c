@@ -80,17 +80,20 @@ bool hp_intake__takes_class(const char *abstract_syntax, void *intake)
 void hp_intake__refused(hp_intake *in, const hp_intake_conn *c, const char *what,
                         const char *study_uid, unsigned status, const char *why)
 {
-    const char *peer = hp_intake__conn_peer(c), *calling = hp_intake__conn_calling(c);
+    const char *peer = c->peer, *calling = c->calling_safe;
 
     if (status)
-        hp_log(HP_LOG_WARNING,
-               "%s refused association=%llu peer=%s calling=\"%s\" status=%04X why=\"%s\"",
-               what, (unsigned long long)hp_intake__conn_id(c), peer, calling, status, why);
+        hp_log(
+            HP_LOG_WARNING,
+            "%s refused association=%llu peer=%s calling=\"%s\" status=%04X why=\"%s\"",
+            what, (unsigned long long)c->id, peer, calling, status, why);
     else
-        hp_log(HP_LOG_WARNING, "%s refused association=%llu peer=%s calling=\"%s\" why=\"%s\"",
-               what, (unsigned long long)hp_intake__conn_id(c), peer, calling, why);
+        hp_log(HP_LOG_WARNING,
+               "%s refused association=%llu peer=%s calling=\"%s\" why=\"%s\"", what,
+               (unsigned long long)c->id, peer, calling, why);
     if (in->o.sink.on_refused)
-        in->o.sink.on_refused(in->o.sink.payload, what, peer, calling, study_uid, status, why);
+        in->o.sink.on_refused(in->o.sink.payload, what, peer, calling, study_uid, status,
+                              why);
 }
 
 /* ---- free space: looked at beside the loop, for statvfs may hang ---- */
@@ -123,8 +126,10 @@ static void disk_seen(uv_work_t *w, int status)
     if (status == 0)
         in->free_bytes = in->seen_free;
     if (before != hp_intake__below_reserve(in))
-        hp_log(before ? HP_LOG_INFO : HP_LOG_WARNING, "spool %s free_mib=%llu reserve_mib=%llu",
-               before ? "has room again, taking slices" : "below its reserve, refusing slices",
+        hp_log(before ? HP_LOG_INFO : HP_LOG_WARNING,
+               "spool %s free_mib=%llu reserve_mib=%llu",
+               before ? "has room again, taking slices"
+                      : "below its reserve, refusing slices",
                (unsigned long long)(in->free_bytes >> 20),
                (unsigned long long)(in->o.reserve_bytes >> 20));
     hp_intake__release(in);
@@ -190,7 +195,8 @@ static hp_code check_options(const hp_intake_options *o, hp_error *reterr)
         return hp_fail(reterr, HP_E_INVALID, "the AE title must have 1 to 16 characters");
     if (!o->spool_dir || !o->sink.on_stored)
         return hp_fail(reterr, HP_E_INVALID, "no spool folder or nobody to take slices");
-    if (o->artim_ms <= 0 || o->progress_ms <= 0 || o->idle_ms <= 0 || o->disk_check_ms <= 0)
+    if (o->artim_ms <= 0 || o->progress_ms <= 0 || o->idle_ms <= 0 ||
+        o->disk_check_ms <= 0)
         return hp_fail(reterr, HP_E_INVALID, "a deadline must be longer than nothing");
     if (o->max_associations <= 0 || o->max_associations_per_peer <= 0 ||
         o->max_connections <= 0)
@@ -224,7 +230,10 @@ void hp_intake__release(hp_intake *in)
         cb(payload);
 }
 
-static void on_handle_closed(uv_handle_t *h) { hp_intake__release(h->data); }
+static void on_handle_closed(uv_handle_t *h)
+{
+    hp_intake__release(h->data);
+}
 
 static void on_knock(uv_stream_t *listener, int status)
 {
@@ -289,9 +298,15 @@ hp_code hp_intake_open(uv_loop_t *loop, const hp_intake_options *o, hp_intake **
     return HP_OK;
 }
 
-int hp_intake_port(const hp_intake *in) { return in->port; }
+int hp_intake_port(const hp_intake *in)
+{
+    return in->port;
+}
 
-void hp_intake_stats_get(const hp_intake *in, hp_intake_stats *ret) { *ret = in->stats; }
+void hp_intake_stats_get(const hp_intake *in, hp_intake_stats *ret)
+{
+    *ret = in->stats;
+}
 
 void hp_intake_close(hp_intake *in, void (*cb)(void *payload), void *payload)
 {

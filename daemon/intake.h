@@ -60,7 +60,7 @@ typedef struct hp_intake_options {
     uint64_t reserve_bytes; /* below this much free space nothing new is taken */
     int max_associations;   /* more are rejected 2/3/2 */
     int max_associations_per_peer;
-    int max_connections;    /* more are closed at once */
+    int max_connections; /* more are closed at once */
     /* deadlines, milliseconds */
     int artim_ms;    /* a request must have come; the peer must have closed */
     int progress_ms; /* inside a PDU or message, or with an answer unread */
@@ -80,12 +80,12 @@ extern const char *const hp_intake_default_classes[];
 typedef struct hp_intake_stats {
     uint64_t connections, associations, rejected_associations, aborted;
     uint64_t not_dicom, timed_out;
-    uint64_t received; /* C-STORE requests answered or lost */
+    uint64_t received;                          /* C-STORE requests answered or lost */
     uint64_t stored, duplicate, conflict, echo; /* answered 0000 */
     uint64_t refused_disk, refused_mismatch, refused_unreadable, refused_failure;
     uint64_t refused_class; /* 0122H */
-    uint64_t cut_off; /* association ended inside a message */
-    uint64_t bytes;   /* dataset bytes received */
+    uint64_t cut_off;       /* association ended inside a message */
+    uint64_t bytes;         /* dataset bytes received */
     int open_connections, open_associations;
 } hp_intake_stats;
 

@@ -65,8 +65,8 @@ bool hp_intake__allows(const hp_intake_rule *rule, int count, const char *callin
         bool title = strcmp(rule[i].ae_title, "*") == 0 ||
                      strcmp(rule[i].ae_title, calling_ae) == 0;
 
-        if (title && (rule[i].any_address ||
-                      same_network(rule[i].address, address, rule[i].bits)))
+        if (title &&
+            (rule[i].any_address || same_network(rule[i].address, address, rule[i].bits)))
             return true;
     }
     return false;

@@ -63,6 +63,46 @@ struct hp_intake {
     void *close_payload;
 };
 
+/* Why a connection is not being read just now. */
+enum { HP_PAUSE_ANSWER = 1, HP_PAUSE_DISK = 2, HP_PAUSE_WRITE = 4 };
+
+typedef enum hp_intake_deadline {
+    HP_DEADLINE_NONE,
+    HP_DEADLINE_REQUEST,  /* ARTIM: an association request */
+    HP_DEADLINE_PROGRESS, /* inside a PDU or message */
+    HP_DEADLINE_IDLE,     /* between messages */
+    HP_DEADLINE_OURS,     /* the disk or the ledger has it */
+    HP_DEADLINE_WRITE,    /* the peer does not read its answer */
+    HP_DEADLINE_DRAIN     /* ARTIM: the peer should close */
+} hp_intake_deadline;
+
+struct hp_intake_conn {
+    uv_tcp_t tcp;
+    uv_timer_t timer;
+    hp_intake *in;
+    hp_intake_conn *prev, *next;
+    int open_handles;
+    uint64_t id;
+    char address[64]; /* numeric, no port */
+    char peer[80];    /* with port, for the log */
+    uint8_t address_bytes[16];
+    char calling_safe[17];
+    hp_ul *ul;
+    hp_dimse_reader dimse;
+    hp_intake_slice *slice;
+    hp_buf out, stash;
+    unsigned paused;
+    bool reading, processing, associated, draining, gone;
+    hp_intake_deadline waiting_for;
+    uint64_t window_bytes;   /* since the progress window began */
+    uint64_t received_bytes; /* all */
+    uint64_t stores;
+    int writes; /* uv_write in flight */
+    uv_shutdown_t shutdown;
+    hp_uid *studies; /* that this association carries */
+    int study_count;
+};
+
 /* ---- intake_access.c ---- */
 
 hp_code hp_intake__parse_rule(const hp_intake_peer *peer, hp_intake_rule *ret,
@@ -79,18 +119,29 @@ bool hp_intake__takes_class(const char *abstract_syntax, void *intake);
 void hp_intake__refused(hp_intake *in, const hp_intake_conn *c, const char *what,
                         const char *study_uid, unsigned status, const char *why);
 
-/* ---- intake_conn.c ---- */
+/* ---- intake_conn.c: the socket and its deadlines ---- */
 
 void hp_intake__accept(hp_intake *in);
 void hp_intake__conn_stop(hp_intake_conn *c); /* the daemon goes down */
-/* Peer "address:port" and calling AE title, both safe to log; our number. */
-const char *hp_intake__conn_peer(const hp_intake_conn *c);
-const char *hp_intake__conn_calling(const hp_intake_conn *c);
-uint64_t hp_intake__conn_id(const hp_intake_conn *c);
-/* Sends the answer to the present request and goes on reading. */
-void hp_intake__conn_answer(hp_intake_conn *c, uint16_t status, const char *comment);
 /* Unwritten bytes changed: read on, or stop. */
 void hp_intake__conn_flow(hp_intake_conn *c);
+/* Ends the association, says what is in `out`, waits for the peer to close. */
+void hp_intake__conn_drain(hp_intake_conn *c);
+/* A-ABORT first. */
+void hp_intake__conn_abort(hp_intake_conn *c, uint8_t source, uint8_t reason);
+/* At once. `c` lives until the loop has closed its handles; see c->gone. */
+void hp_intake__conn_close(hp_intake_conn *c);
+void hp_intake__conn_flush(hp_intake_conn *c); /* `out` to the socket; may close */
+/* Bytes that had to wait, reading, the deadline: after anything changed. */
+void hp_intake__conn_settle(hp_intake_conn *c);
+void hp_intake__conn_after_bytes(hp_intake_conn *c);
+
+/* ---- intake_talk.c: what is said ---- */
+
+/* Bytes from the peer; may close. What cannot be taken now goes to c->stash. */
+void hp_intake__conn_take(hp_intake_conn *c, const uint8_t *data, size_t len);
+/* Sends the answer to the present request and goes on reading. */
+void hp_intake__conn_answer(hp_intake_conn *c, uint16_t status, const char *comment);
 void hp_intake__conn_saw_study(hp_intake_conn *c, const hp_uid *study);
 
 /* ---- intake_slice.c ---- */

@@ -19,11 +19,11 @@ struct hp_intake_slice {
     hp_intake *in;
     hp_intake_conn *conn; /* NULL: gone, nobody waits for an answer */
     uv_work_t work;
-    bool busy;    /* the pool has it; `file` and `flight` are the pool's */
-    bool ended;   /* the last fragment came */
-    bool closed;  /* the part file is complete */
-    bool given;   /* on_stored has it */
-    bool discard; /* what the work item is for */
+    bool busy;       /* the pool has it; `file` and `flight` are the pool's */
+    bool ended;      /* the last fragment came */
+    bool closed;     /* the part file is complete */
+    bool given;      /* on_stored has it */
+    bool discard;    /* what the work item is for */
     uint16_t status; /* 0, or why it is refused */
     char why[128];
     hp_spool_file file;
@@ -99,7 +99,8 @@ hp_intake_slice *hp_intake__slice_new(hp_intake *in, hp_intake_conn *c,
 
     if (!s)
         return NULL;
-    if (hp_scan_new(hp_encoding_of(syntax), in->o.max_object_bytes, &s->scan, NULL) != HP_OK) {
+    if (hp_scan_new(hp_encoding_of(syntax), in->o.max_object_bytes, &s->scan, NULL) !=
+        HP_OK) {
         free(s);
         return NULL;
     }
@@ -218,11 +219,21 @@ static void answer(hp_intake_slice *s, uint16_t status, const char *comment)
 static void count_refusal(hp_intake_stats *t, uint16_t status)
 {
     switch (status) {
-    case HP_STATUS_OUT_OF_RESOURCES: t->refused_disk++; break;
-    case HP_STATUS_MISMATCH: t->refused_mismatch++; break;
-    case HP_STATUS_CANNOT_UNDERSTAND: t->refused_unreadable++; break;
-    case HP_STATUS_CLASS_NOT_SUPPORTED: t->refused_class++; break;
-    default: t->refused_failure++; break;
+    case HP_STATUS_OUT_OF_RESOURCES:
+        t->refused_disk++;
+        break;
+    case HP_STATUS_MISMATCH:
+        t->refused_mismatch++;
+        break;
+    case HP_STATUS_CANNOT_UNDERSTAND:
+        t->refused_unreadable++;
+        break;
+    case HP_STATUS_CLASS_NOT_SUPPORTED:
+        t->refused_class++;
+        break;
+    default:
+        t->refused_failure++;
+        break;
     }
 }
 
@@ -254,10 +265,18 @@ static void on_committed(hp_code code, hp_disposition disposition, void *payload
         return;
     }
     switch (disposition) {
-    case HP_STORED_NEW: t->stored++; break;
-    case HP_STORED_DUPLICATE: t->duplicate++; break;
-    case HP_STORED_CONFLICT: t->conflict++; break;
-    case HP_STORED_ECHO: t->echo++; break;
+    case HP_STORED_NEW:
+        t->stored++;
+        break;
+    case HP_STORED_DUPLICATE:
+        t->duplicate++;
+        break;
+    case HP_STORED_CONFLICT:
+        t->conflict++;
+        break;
+    case HP_STORED_ECHO:
+        t->echo++;
+        break;
     }
     answer(s, HP_STATUS_SUCCESS, NULL);
 }
@@ -389,4 +408,7 @@ void hp_intake__slice_drop(hp_intake_slice *s)
     advance(s);
 }
 
-size_t hp_intake__slice_unwritten(const hp_intake_slice *s) { return s->unwritten; }
+size_t hp_intake__slice_unwritten(const hp_intake_slice *s)
+{
+    return s->unwritten;
+}

@@ -57,14 +57,29 @@ hp_code hp_dimse_parse(const uint8_t *data, size_t len, hp_dimse_command *ret,
         if (n > len - 8)
             return hp_fail(reterr, HP_E_INVALID, "a command element that leaves its set");
         switch (hp_get_u16le(data + 2)) {
-        case E_AFFECTED_CLASS: get_uid(data + 8, n, &c.sop_class); break;
-        case E_REQUESTED_CLASS: get_uid(data + 8, n, &requested_class); break;
-        case E_AFFECTED_INSTANCE: get_uid(data + 8, n, &c.sop_instance); break;
-        case E_REQUESTED_INSTANCE: get_uid(data + 8, n, &requested_instance); break;
-        case E_FIELD: field = get_u16(data + 8, n, &c.field); break;
-        case E_MESSAGE_ID: id = get_u16(data + 8, n, &c.message_id); break;
-        case E_DATASET_TYPE: get_u16(data + 8, n, &c.dataset_type); break;
-        default: break;
+        case E_AFFECTED_CLASS:
+            get_uid(data + 8, n, &c.sop_class);
+            break;
+        case E_REQUESTED_CLASS:
+            get_uid(data + 8, n, &requested_class);
+            break;
+        case E_AFFECTED_INSTANCE:
+            get_uid(data + 8, n, &c.sop_instance);
+            break;
+        case E_REQUESTED_INSTANCE:
+            get_uid(data + 8, n, &requested_instance);
+            break;
+        case E_FIELD:
+            field = get_u16(data + 8, n, &c.field);
+            break;
+        case E_MESSAGE_ID:
+            id = get_u16(data + 8, n, &c.message_id);
+            break;
+        case E_DATASET_TYPE:
+            get_u16(data + 8, n, &c.dataset_type);
+            break;
+        default:
+            break;
         }
         data += 8 + n;
         len -= 8 + n;
@@ -166,7 +181,10 @@ void hp_dimse_reader_done(hp_dimse_reader *r)
     r->state = IDLE;
 }
 
-bool hp_dimse_inside_message(const hp_dimse_reader *r) { return r->state != IDLE; }
+bool hp_dimse_inside_message(const hp_dimse_reader *r)
+{
+    return r->state != IDLE;
+}
 
 static hp_code command_complete(hp_dimse_reader *r, hp_dimse_event *ret,
                                 uint8_t *ret_reason, hp_error *reterr)
@@ -189,8 +207,8 @@ static hp_code command_complete(hp_dimse_reader *r, hp_dimse_event *ret,
     return HP_OK;
 }
 
-hp_code hp_dimse_take(hp_dimse_reader *r, const hp_ul_event *piece,
-                      hp_dimse_event *ret, uint8_t *ret_reason, hp_error *reterr)
+hp_code hp_dimse_take(hp_dimse_reader *r, const hp_ul_event *piece, hp_dimse_event *ret,
+                      uint8_t *ret_reason, hp_error *reterr)
 {
     *ret_reason = 6; /* invalid PDU parameter value */
     if (r->state != IDLE && piece->context_id != r->context_id)
@@ -212,5 +230,6 @@ hp_code hp_dimse_take(hp_dimse_reader *r, const hp_ul_event *piece,
         return hp_fail(reterr, HP_E_LIMIT, "a command of more than 64 KiB");
     hp_buf_put(&r->bytes, piece->data, piece->len);
     *ret = HP_DIMSE_MORE;
-    return piece->last && piece->ends ? command_complete(r, ret, ret_reason, reterr) : HP_OK;
+    return piece->last && piece->ends ? command_complete(r, ret, ret_reason, reterr)
+                                      : HP_OK;
 }

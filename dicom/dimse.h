@@ -41,7 +41,7 @@ enum {
 };
 
 typedef struct hp_dimse_command {
-    uint16_t field;      /* which request */
+    uint16_t field; /* which request */
     uint16_t message_id;
     uint16_t dataset_type;
     hp_uid sop_class;    /* affected, or requested where only that is there */
@@ -75,14 +75,23 @@ typedef struct hp_dimse_reader {
     bool has_dataset;
     hp_dimse_command command;
 } hp_dimse_reader;
-#define HP_DIMSE_READER_INIT {0, HP_BUF_INIT, 0, false, {0, 0, 0, {""}, {""}}}
+#define HP_DIMSE_READER_INIT                                                             \
+    {                                                                                    \
+        0, HP_BUF_INIT, 0, false,                                                        \
+        {                                                                                \
+            0, 0, 0, {""},                                                               \
+            {                                                                            \
+                ""                                                                       \
+            }                                                                            \
+        }                                                                                \
+    }
 
 void hp_dimse_reader_done(hp_dimse_reader *r);
 /* One piece of a fragment (an event of kind HP_UL_DATA). Failure means that the
  * peer broke the protocol: abort with *ret_reason (source 2, service provider).
  * HP_E_INVALID, HP_E_LIMIT, HP_E_NO_MEMORY. */
-hp_code hp_dimse_take(hp_dimse_reader *r, const hp_ul_event *piece,
-                      hp_dimse_event *ret, uint8_t *ret_reason, hp_error *reterr);
+hp_code hp_dimse_take(hp_dimse_reader *r, const hp_ul_event *piece, hp_dimse_event *ret,
+                      uint8_t *ret_reason, hp_error *reterr);
 /* In the middle of a message? */
 bool hp_dimse_inside_message(const hp_dimse_reader *r);
 

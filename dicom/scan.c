@@ -32,8 +32,16 @@ typedef struct frame {
 } frame;
 
 enum {
-    V_CLASS, V_INSTANCE, V_STUDY_DATE, V_ACCESSION, V_MODALITY,
-    V_PATIENT, V_ISSUER, V_STUDY, V_SERIES, V_COUNT
+    V_CLASS,
+    V_INSTANCE,
+    V_STUDY_DATE,
+    V_ACCESSION,
+    V_MODALITY,
+    V_PATIENT,
+    V_ISSUER,
+    V_STUDY,
+    V_SERIES,
+    V_COUNT
 };
 static const uint32_t wanted[V_COUNT] = {
     TAG(0x0008, 0x0016), TAG(0x0008, 0x0018), TAG(0x0008, 0x0020),
@@ -86,7 +94,10 @@ hp_code hp_scan_new(hp_encoding encoding, uint64_t max_bytes, hp_scan **ret,
     return HP_OK;
 }
 
-void hp_scan_free(hp_scan *s) { free(s); }
+void hp_scan_free(hp_scan *s)
+{
+    free(s);
+}
 
 void hp_scan_reset(hp_scan *s, hp_encoding encoding, uint64_t max_bytes)
 {
@@ -105,7 +116,8 @@ static uint64_t limit_of(const hp_scan *s)
 
 static hp_encoding encoding_of(const hp_scan *s)
 {
-    return s->frame_count ? (hp_encoding)s->frames[s->frame_count - 1].encoding : s->encoding;
+    return s->frame_count ? (hp_encoding)s->frames[s->frame_count - 1].encoding
+                          : s->encoding;
 }
 
 static void pop(hp_scan *s)
@@ -317,14 +329,18 @@ static hp_code take_header(hp_scan *s)
         }
         length = length_at(s->head + 8, e);
     } else {
-        length = e == HP_EXPLICIT_BE ? hp_get_u16be(s->head + 6) : hp_get_u16le(s->head + 6);
+        length =
+            e == HP_EXPLICIT_BE ? hp_get_u16be(s->head + 6) : hp_get_u16le(s->head + 6);
     }
     return take_value(s, tag, vr, length);
 }
 
 /* ---- the loop ---- */
 
-static size_t min_size(uint64_t a, size_t b) { return a < b ? (size_t)a : b; }
+static size_t min_size(uint64_t a, size_t b)
+{
+    return a < b ? (size_t)a : b;
+}
 
 static size_t gather(hp_scan *s, const uint8_t *p, size_t len)
 {

@@ -80,7 +80,8 @@ static void draw_seed(void)
         struct timespec t;
 
         clock_gettime(CLOCK_REALTIME, &t);
-        stem_seed = (uint64_t)t.tv_sec << 32 ^ (uint64_t)t.tv_nsec << 8 ^ (uint64_t)getpid();
+        stem_seed =
+            (uint64_t)t.tv_sec << 32 ^ (uint64_t)t.tv_nsec << 8 ^ (uint64_t)getpid();
     }
 }
 
@@ -235,8 +236,8 @@ void hp_spool_commit(hp_spool_item *items, size_t count)
         hp_spool_item *it = &items[i];
 
         it->code = !done ? HP_E_NO_MEMORY : it->synced ? HP_OK : sync_part(it->part_path);
-        if (it->code == HP_OK &&
-            renameat2(AT_FDCWD, it->part_path, AT_FDCWD, it->final_path, RENAME_NOREPLACE) != 0)
+        if (it->code == HP_OK && renameat2(AT_FDCWD, it->part_path, AT_FDCWD,
+                                           it->final_path, RENAME_NOREPLACE) != 0)
             it->code = hp_fail_errno(NULL, errno, "naming a slice");
         if (it->code != HP_OK) {
             unlink(it->part_path);
@@ -249,8 +250,8 @@ void hp_spool_commit(hp_spool_item *items, size_t count)
     free(done);
 }
 
-hp_code hp_spool_final_path(const char *part_path, const char *dir,
-                            char ret[HP_PATH_MAX], hp_error *reterr)
+hp_code hp_spool_final_path(const char *part_path, const char *dir, char ret[HP_PATH_MAX],
+                            hp_error *reterr)
 {
     const char *slash = strrchr(part_path, '/');
     const char *name = slash ? slash + 1 : part_path;
@@ -382,18 +383,21 @@ static hp_code skip_meta(FILE *f, hp_uid *ret_syntax, hp_error *reterr)
         char uid[HP_UID_SIZE] = "";
 
         if (n < 8 || hp_get_u16le(h) != 0x0002)
-            return fseek(f, at, SEEK_SET) == 0 ? HP_OK : hp_fail_errno(reterr, errno, "seeking");
+            return fseek(f, at, SEEK_SET) == 0 ? HP_OK
+                                               : hp_fail_errno(reterr, errno, "seeking");
         len = hp_get_u16le(h + 6);
         if (memcmp(h + 4, "OB", 2) == 0 || memcmp(h + 4, "UN", 2) == 0) {
             if (fread(h + 8, 1, 4, f) != 4)
-                return hp_fail(reterr, HP_E_TRUNCATED, "cut off in the file meta information");
+                return hp_fail(reterr, HP_E_TRUNCATED,
+                               "cut off in the file meta information");
             len = hp_get_u32le(h + 8);
         }
         if (len > 65536)
             return hp_fail(reterr, HP_E_LIMIT, "file meta information too long");
         if (hp_get_u16le(h + 2) == 0x0010 && len < sizeof uid) {
             if (fread(uid, 1, len, f) != len)
-                return hp_fail(reterr, HP_E_TRUNCATED, "cut off in the file meta information");
+                return hp_fail(reterr, HP_E_TRUNCATED,
+                               "cut off in the file meta information");
             uid[strcspn(uid, " ")] = 0;
             memcpy(ret_syntax->text, uid, sizeof uid);
         } else if (fseek(f, (long)len, SEEK_CUR) != 0) {

@@ -36,12 +36,12 @@ typedef struct hp_stored {
     uint8_t patient_digest[32]; /* hp_scan_patient_digest() */
     char modality[17];
     char accession[65];
-    char study_date[9];      /* "" when absent */
-    uint64_t size_bytes;     /* of the file */
-    uint64_t dataset_bytes;  /* of the dataset inside it */
-    char calling_ae[17];     /* outer spaces removed */
-    char peer[64];           /* numeric address, no port */
-    uint64_t association;    /* our number for it, unique in this process */
+    char study_date[9];     /* "" when absent */
+    uint64_t size_bytes;    /* of the file */
+    uint64_t dataset_bytes; /* of the dataset inside it */
+    char calling_ae[17];    /* outer spaces removed */
+    char peer[64];          /* numeric address, no port */
+    uint64_t association;   /* our number for it, unique in this process */
 } hp_stored;
 
 /* Answer to a slice, on the loop thread. HP_E_NO_SPACE becomes A700, every
@@ -55,7 +55,13 @@ typedef struct hp_spool_file {
     uint64_t bytes, hinted;
     char path[HP_PATH_MAX];
 } hp_spool_file;
-#define HP_SPOOL_FILE_INIT {-1, 0, 0, {0}}
+#define HP_SPOOL_FILE_INIT                                                               \
+    {                                                                                    \
+        -1, 0, 0,                                                                        \
+        {                                                                                \
+            0                                                                            \
+        }                                                                                \
+    }
 
 /* Creates `dir/<stem>.part` (0600, must not exist) and writes preamble and file
  * meta. On failure nothing is left. */
@@ -82,7 +88,7 @@ typedef struct hp_spool_item {
     const char *part_path;  /* borrowed */
     const char *final_path; /* borrowed; must not exist */
     bool synced;
-    hp_code code;           /* out */
+    hp_code code; /* out */
 } hp_spool_item;
 
 /* Syncs each, renames each, then syncs each directory that got a name once.
@@ -91,8 +97,8 @@ typedef struct hp_spool_item {
 void hp_spool_commit(hp_spool_item *items, size_t count);
 
 /* dir/<stem of part_path>.dcm */
-hp_code hp_spool_final_path(const char *part_path, const char *dir,
-                            char ret[HP_PATH_MAX], hp_error *reterr);
+hp_code hp_spool_final_path(const char *part_path, const char *dir, char ret[HP_PATH_MAX],
+                            hp_error *reterr);
 
 /* Do two spool files hold the same transfer syntax and dataset bytes? (The file
  * meta may differ: another sender.) */

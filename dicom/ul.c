@@ -46,7 +46,10 @@ void hp_ul_free(hp_ul *u)
     free(u);
 }
 
-const hp_ul_request *hp_ul_peer(const hp_ul *u) { return &u->request; }
+const hp_ul_request *hp_ul_peer(const hp_ul *u)
+{
+    return &u->request;
+}
 
 bool hp_ul_inside_pdu(const hp_ul *u)
 {
@@ -273,7 +276,8 @@ static hp_ul_kind take_fragment_header(hp_ul *u, hp_ul_event *ev, hp_buf *out)
     return HP_UL_DATA;
 }
 
-static hp_ul_kind take_fragment(hp_ul *u, const uint8_t **data, size_t *len, hp_ul_event *ev)
+static hp_ul_kind take_fragment(hp_ul *u, const uint8_t **data, size_t *len,
+                                hp_ul_event *ev)
 {
     size_t n = *len < u->fragment_left ? *len : u->fragment_left;
 
@@ -361,10 +365,10 @@ const char *hp_ul_guess_protocol(const uint8_t *data, size_t len)
     static const struct {
         const char *start, *name;
     } known[] = {
-        {"GET ", "an HTTP request"},  {"POST", "an HTTP request"},
-        {"HEAD", "an HTTP request"},  {"PUT ", "an HTTP request"},
-        {"OPTI", "an HTTP request"},  {"CONN", "an HTTP request"},
-        {"DELE", "an HTTP request"},  {"PRI ", "an HTTP/2 request"},
+        {"GET ", "an HTTP request"}, {"POST", "an HTTP request"},
+        {"HEAD", "an HTTP request"}, {"PUT ", "an HTTP request"},
+        {"OPTI", "an HTTP request"}, {"CONN", "an HTTP request"},
+        {"DELE", "an HTTP request"}, {"PRI ", "an HTTP/2 request"},
         {"SSH-", "an SSH client"},
     };
 

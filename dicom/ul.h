@@ -104,7 +104,7 @@ typedef struct hp_ul_event {
     bool command, last, ends;
     const uint8_t *data;
     size_t len;
-    hp_ul_rejection rejection;         /* REFUSED */
+    hp_ul_rejection rejection;          /* REFUSED */
     uint8_t abort_source, abort_reason; /* ABORTED, VIOLATION */
     char why[120];                      /* ours, safe to log */
 } hp_ul_event;

@@ -24,10 +24,10 @@ enum {
 
 /* The order of choice when a context offers several. Deflated is not here. */
 static const char *const readable[] = {
-    "1.2.840.10008.1.2.1",    "1.2.840.10008.1.2",       "1.2.840.10008.1.2.4.70",
-    "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.80",  "1.2.840.10008.1.2.4.90",
-    "1.2.840.10008.1.2.5",    "1.2.840.10008.1.2.4.50",  "1.2.840.10008.1.2.4.51",
-    "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91",  "1.2.840.10008.1.2.2",
+    "1.2.840.10008.1.2.1",    "1.2.840.10008.1.2",      "1.2.840.10008.1.2.4.70",
+    "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90",
+    "1.2.840.10008.1.2.5",    "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51",
+    "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.2",
 };
 enum { READABLE = sizeof readable / sizeof *readable };
 
@@ -113,7 +113,8 @@ static hp_code parse_context(span body, hp_ul_request *rq, hp_error *reterr)
         return hp_fail(reterr, HP_E_INVALID, "even presentation context ID %u", c->id);
     for (int i = 0; i < rq->context_count; i++)
         if (rq->context[i].id == c->id)
-            return hp_fail(reterr, HP_E_INVALID, "presentation context ID %u twice", c->id);
+            return hp_fail(reterr, HP_E_INVALID, "presentation context ID %u twice",
+                           c->id);
     body.p += 4;
     body.len -= 4;
     while (next_item(&body, &it, &ok)) {
@@ -130,7 +131,8 @@ static hp_code parse_context(span body, hp_ul_request *rq, hp_error *reterr)
         }
     }
     if (!ok)
-        return hp_fail(reterr, HP_E_INVALID, "an item that leaves its presentation context");
+        return hp_fail(reterr, HP_E_INVALID,
+                       "an item that leaves its presentation context");
     c->readable = best < READABLE;
     rq->context_count++;
     return HP_OK;
@@ -140,7 +142,8 @@ static hp_code parse_context(span body, hp_ul_request *rq, hp_error *reterr)
 
 static hp_code bad_item(hp_error *reterr, uint8_t type)
 {
-    return hp_fail(reterr, HP_E_INVALID, "user information item %02XH of wrong length", type);
+    return hp_fail(reterr, HP_E_INVALID, "user information item %02XH of wrong length",
+                   type);
 }
 
 static hp_code parse_role(span body, hp_ul_request *rq, hp_error *reterr)

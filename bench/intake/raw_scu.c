@@ -69,7 +69,10 @@ static void put_request(hp_buf *out, const char *called, const char *calling)
     hp_buf_u16be(&b, 0x2000);
     hp_buf_u16be(&b, (uint16_t)c.len);
     hp_buf_put(&b, c.data, c.len);
-    hp_buf_put(&b, "\120\0\0\21\121\0\0\4\0\2\0\0\122\0\0\5" "1.2.3", 21);
+    hp_buf_put(&b,
+               "\120\0\0\21\121\0\0\4\0\2\0\0\122\0\0\5"
+               "1.2.3",
+               21);
     hp_buf_put(out, "\1\0", 2);
     hp_buf_u32be(out, (uint32_t)b.len);
     hp_buf_put(out, b.data, b.len);
@@ -142,7 +145,8 @@ static bool receive_pdu(int fd, hp_buf *ret)
         return false;
     len = hp_get_u32be(head + 2);
     hp_buf_put(ret, head, 6);
-    if (!hp_buf_reserve(ret, len) || recv(fd, ret->data + 6, len, MSG_WAITALL) != (ssize_t)len)
+    if (!hp_buf_reserve(ret, len) ||
+        recv(fd, ret->data + 6, len, MSG_WAITALL) != (ssize_t)len)
         return false;
     ret->len += len;
     return true;
@@ -172,7 +176,8 @@ static size_t announced(const hp_buf *ac)
 
 static void open_stream(stream *s, int port, const char *called, const char *calling)
 {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_port = htons((uint16_t)port),
                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     hp_buf b = HP_BUF_INIT;
     int on = 1;
@@ -214,7 +219,7 @@ int main(int argc, char **argv)
     clock_gettime(CLOCK_MONOTONIC, &b);
     for (int k = 0; k < streams; k++)
         send_all(s[k].fd, (const uint8_t *)"\5\0\0\0\0\4\0\0\0\0", 10);
-    printf("%.1f\n",
-           files / ((double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) * 1e-9));
+    printf("%.1f\n", files / ((double)(b.tv_sec - a.tv_sec) +
+                              (double)(b.tv_nsec - a.tv_nsec) * 1e-9));
     return failed ? 1 : 0;
 }

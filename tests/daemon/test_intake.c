@@ -3,8 +3,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include <unistd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -259,7 +259,9 @@ static void test_intake__rejections_give_their_reason(void **state)
     put_request(&b, &o);
     expect_reply(d, &b, 3, "\1\1\7");
     door_last_refusal(d, why);
-    assert_string_equal(why, "association: called AE title is not ours, called 'SOMEBODY', rejected 1/1/7");
+    assert_string_equal(
+        why,
+        "association: called AE title is not ours, called 'SOMEBODY', rejected 1/1/7");
 
     hp_buf_clear(&b);
     rq_options_init(&o);
@@ -681,7 +683,8 @@ static void test_intake__bad_datasets_get_the_right_status_and_leave_nothing(voi
 
     /* a class that is not the context's */
     fd = client_associate(d);
-    put_command_set(&cmd, HP_DIMSE_C_STORE_RQ, "1.2.840.10008.5.1.4.1.1.4", "1.2.3.1", true);
+    put_command_set(&cmd, HP_DIMSE_C_STORE_RQ, "1.2.840.10008.5.1.4.1.1.4", "1.2.3.1",
+                    true);
     put_pdata(&pdus, CONTEXT_CT, 3, cmd.data, cmd.len);
     put_pdata(&pdus, CONTEXT_CT, 2, b.data, b.len);
     client_send(fd, pdus.data, pdus.len);
@@ -888,7 +891,8 @@ static void test_intake__a_peer_that_goes_away_leaves_nothing(void **state)
     put_command_set(&cmd, HP_DIMSE_C_STORE_RQ, DS_CT, "1.2.3.1", true);
     put_pdata(&b, CONTEXT_CT, 3, cmd.data, cmd.len);
     for (size_t at = 0; at < slice.len; at += 100000)
-        put_pdata(&b, CONTEXT_CT, 0, slice.data + at, slice.len - at < 100000 ? slice.len - at : 100000);
+        put_pdata(&b, CONTEXT_CT, 0, slice.data + at,
+                  slice.len - at < 100000 ? slice.len - at : 100000);
     for (int how = 0; how < 4; how++) {
         int fd = client_associate(d);
         struct linger reset = {1, 0};
@@ -1070,7 +1074,8 @@ int main(void)
         cmocka_unit_test(test_intake__the_default_classes_are_taken),
         cmocka_unit_test(test_intake__a_pdu_of_a_mebibyte_is_read),
         cmocka_unit_test(test_intake__an_unknown_request_gets_0211),
-        cmocka_unit_test(test_intake__bad_datasets_get_the_right_status_and_leave_nothing),
+        cmocka_unit_test(
+            test_intake__bad_datasets_get_the_right_status_and_leave_nothing),
         cmocka_unit_test(test_intake__a_refused_message_is_drained_first),
         cmocka_unit_test(test_intake__what_the_ledger_cannot_keep_is_refused),
         cmocka_unit_test(test_intake__what_is_not_dicom_is_closed_at_once_and_named),

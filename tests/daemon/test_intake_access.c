@@ -47,16 +47,18 @@ static void test_access__networks_are_compared_bit_by_bit(void **state)
     assert_true(allowed("*", "2001:db8::/33", "A", "2001:db8:7fff::1"));
     assert_false(allowed("*", "2001:db8::/33", "A", "2001:db8:8000::1"));
     assert_true(allowed("*", "::1", "A", "::1"));
-    assert_true(allowed("*", "127.0.0.1", "A", "::ffff:127.0.0.1")); /* as a v6 socket says it */
+    assert_true(
+        allowed("*", "127.0.0.1", "A", "::ffff:127.0.0.1")); /* as a v6 socket says it */
     assert_true(allowed("*", "::/0", "A", "2001:db8::1"));
 }
 
 static void test_access__rules_that_mean_nothing_are_refused(void **state)
 {
-    static const hp_intake_peer bad[] = {
-        {"", "10.1.2.3"},       {"A", ""},           {"A", "pacs.example"}, {"A", "10.1.2"},
-        {"A", "10.1.2.3/33"},   {"A", "10.1.2.3/-1"}, {"A", "10.1.2.3/x"},   {"A", "10.1.2.3/"},
-        {"A", "2001:db8::/129"}, {"A", "10.1.2.3 "}};
+    static const hp_intake_peer bad[] = {{"", "10.1.2.3"},        {"A", ""},
+                                         {"A", "pacs.example"},   {"A", "10.1.2"},
+                                         {"A", "10.1.2.3/33"},    {"A", "10.1.2.3/-1"},
+                                         {"A", "10.1.2.3/x"},     {"A", "10.1.2.3/"},
+                                         {"A", "2001:db8::/129"}, {"A", "10.1.2.3 "}};
 
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -138,7 +138,8 @@ static void test_intake__without_descriptors_it_recovers(void **state)
     hp_intake_options o;
     hp_buf slice = HP_BUF_INIT;
     struct rlimit old, few;
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fds[PEERS], late[LATE], status;
     door *d;
 

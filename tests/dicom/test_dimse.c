@@ -43,7 +43,8 @@ static void test_dimse__an_answer_repeats_the_request(void **state)
     assert_int_equal(c.dataset_type, HP_DIMSE_NO_DATASET);
     assert_string_equal(c.sop_class.text, DS_CT);
     assert_string_equal(c.sop_instance.text, "1.2.3.4");
-    assert_non_null(memmem(b.data, b.len, "\0\0\40\1\2\0\0\0\64\22", 10)); /* responded ID */
+    assert_non_null(
+        memmem(b.data, b.len, "\0\0\40\1\2\0\0\0\64\22", 10)); /* responded ID */
     assert_non_null(memmem(b.data, b.len, "\0\0\0\11\2\0\0\0\0\247", 10)); /* status */
     assert_non_null(memmem(b.data, b.len, "\0\0\2\11\100\0\0\0ccc", 11));  /* cut to 64 */
     /* elements in ascending order, as group 0000 must be */
@@ -102,11 +103,16 @@ static void test_dimse__a_uid_that_does_not_fit_is_no_uid(void **state)
     hp_buf_done(&b);
 }
 
-static hp_code take(hp_dimse_reader *r, uint8_t context, bool command, bool last, bool ends,
-                    const void *data, size_t len, hp_dimse_event *what)
+static hp_code take(hp_dimse_reader *r, uint8_t context, bool command, bool last,
+                    bool ends, const void *data, size_t len, hp_dimse_event *what)
 {
-    hp_ul_event ev = {.kind = HP_UL_DATA, .context_id = context, .command = command,
-                      .last = last, .ends = ends, .data = data, .len = len};
+    hp_ul_event ev = {.kind = HP_UL_DATA,
+                      .context_id = context,
+                      .command = command,
+                      .last = last,
+                      .ends = ends,
+                      .data = data,
+                      .len = len};
     uint8_t reason;
 
     *what = HP_DIMSE_MORE;
@@ -124,10 +130,12 @@ static void test_dimse__messages_are_put_together_from_pieces(void **state)
     for (int round = 0; round < 3; round++) {
         assert_false(hp_dimse_inside_message(&r));
         for (size_t i = 0; i + 1 < cmd.len; i++) {
-            assert_int_equal(take(&r, 1, true, true, false, cmd.data + i, 1, &what), HP_OK);
+            assert_int_equal(take(&r, 1, true, true, false, cmd.data + i, 1, &what),
+                             HP_OK);
             assert_int_equal(what, HP_DIMSE_MORE);
         }
-        assert_int_equal(take(&r, 1, true, true, true, cmd.data + cmd.len - 1, 1, &what), HP_OK);
+        assert_int_equal(take(&r, 1, true, true, true, cmd.data + cmd.len - 1, 1, &what),
+                         HP_OK);
         assert_int_equal(what, HP_DIMSE_COMMAND);
         assert_true(r.has_dataset);
         assert_string_equal(r.command.sop_instance.text, "1.2.3");
@@ -152,10 +160,12 @@ static void test_dimse__pieces_out_of_order_are_refused(void **state)
     put_command_set(&cmd, HP_DIMSE_C_STORE_RQ, DS_CT, "1.2.3", true);
     assert_int_equal(take(&r, 1, false, true, true, "a", 1, &what), HP_E_INVALID);
     assert_int_equal(take(&r, 1, true, false, true, cmd.data, 8, &what), HP_OK);
-    assert_int_equal(take(&r, 3, true, true, true, cmd.data + 8, cmd.len - 8, &what), HP_E_INVALID);
+    assert_int_equal(take(&r, 3, true, true, true, cmd.data + 8, cmd.len - 8, &what),
+                     HP_E_INVALID);
     hp_dimse_reader_done(&r);
     assert_int_equal(take(&r, 1, true, true, true, cmd.data, cmd.len, &what), HP_OK);
-    assert_int_equal(take(&r, 1, true, true, true, cmd.data, cmd.len, &what), HP_E_INVALID);
+    assert_int_equal(take(&r, 1, true, true, true, cmd.data, cmd.len, &what),
+                     HP_E_INVALID);
     hp_dimse_reader_done(&r);
     hp_buf_done(&cmd);
 }
@@ -169,7 +179,8 @@ static void test_dimse__a_command_is_bounded(void **state)
     (void)state;
     assert_int_equal(take(&r, 1, true, false, true, zeros, sizeof zeros, &what), HP_OK);
     assert_int_equal(take(&r, 1, true, false, true, zeros, sizeof zeros, &what), HP_OK);
-    assert_int_equal(take(&r, 1, true, false, true, zeros, sizeof zeros, &what), HP_E_LIMIT);
+    assert_int_equal(take(&r, 1, true, false, true, zeros, sizeof zeros, &what),
+                     HP_E_LIMIT);
     hp_dimse_reader_done(&r);
 }
 

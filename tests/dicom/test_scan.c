@@ -81,7 +81,8 @@ static void test_scan__picks_out_what_files_a_slice(void **state)
     }
 }
 
-static void test_scan__the_patient_digest_ignores_padding_and_tells_halves_apart(void **state)
+static void
+test_scan__the_patient_digest_ignores_padding_and_tells_halves_apart(void **state)
 {
     uint8_t a[32], b[32], c[32];
 
@@ -184,8 +185,8 @@ static void test_scan__a_bomb_of_defined_lengths_is_seen_in_implicit_vr(void **s
 /* Private bytes that begin like an item but are none: skipped by length. */
 static void test_scan__nobody_is_refused_for_bytes_that_look_like_a_sequence(void **state)
 {
-    static const uint8_t looks[] = {0xFE, 0xFF, 0x00, 0xE0, 4, 0, 0, 0, 9, 9, 9, 9,
-                                    0x12, 0x34, 0x56, 0x78, 1, 1, 1, 1, 1, 1};
+    static const uint8_t looks[] = {0xFE, 0xFF, 0x00, 0xE0, 4,    0, 0, 0, 9, 9, 9,
+                                    9,    0x12, 0x34, 0x56, 0x78, 1, 1, 1, 1, 1, 1};
     hp_buf b = HP_BUF_INIT;
     hp_scan_result v;
 
@@ -283,8 +284,8 @@ static void test_scan__every_cut_is_noticed(void **state)
             for (int k = 0; k < boundaries; k++)
                 at_boundary |= boundary[k] == b.len;
             /* a big-endian tag starts with 00, which alone is padding */
-            if (e == HP_EXPLICIT_BE && b.len > 0 && b.len < whole && b.data[b.len - 1] == 0 &&
-                scan_default(e, &b) == HP_OK && !at_boundary)
+            if (e == HP_EXPLICIT_BE && b.len > 0 && b.len < whole &&
+                b.data[b.len - 1] == 0 && scan_default(e, &b) == HP_OK && !at_boundary)
                 continue;
             assert_int_equal(scan_default(e, &b) == HP_OK, at_boundary);
             good += at_boundary;
@@ -353,9 +354,9 @@ static void test_scan__oddities_of_the_wild_are_tolerated(void **state)
     hp_scan_result v;
 
     (void)state;
-    ds_text(&b, e, 0x0020, 0x000E, "UI", "2.2"); /* unordered */
+    ds_text(&b, e, 0x0020, 0x000E, "UI", "2.2");     /* unordered */
     ds_bytes(&b, e, 0x0008, 0x0060, "CS", "CT ", 3); /* odd length */
-    ds_bytes(&b, e, 0x0008, 0x0050, "??", "AB", 2); /* no VR: 16-bit length */
+    ds_bytes(&b, e, 0x0008, 0x0050, "??", "AB", 2);  /* no VR: 16-bit length */
     hp_buf_u16le(&b, 0x0009); /* a VR that is yet to come: 32-bit length */
     hp_buf_u16le(&b, 0x1002);
     hp_buf_put(&b, "ZZ\0\0\4\0\0\0abcd", 12);
@@ -416,12 +417,14 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scan__picks_out_what_files_a_slice),
-        cmocka_unit_test(test_scan__the_patient_digest_ignores_padding_and_tells_halves_apart),
+        cmocka_unit_test(
+            test_scan__the_patient_digest_ignores_padding_and_tells_halves_apart),
         cmocka_unit_test(test_scan__only_the_top_level_counts),
         cmocka_unit_test(test_scan__defined_lengths_nest),
         cmocka_unit_test(test_scan__64_levels_are_taken_and_65_are_not),
         cmocka_unit_test(test_scan__a_bomb_of_defined_lengths_is_seen_in_implicit_vr),
-        cmocka_unit_test(test_scan__nobody_is_refused_for_bytes_that_look_like_a_sequence),
+        cmocka_unit_test(
+            test_scan__nobody_is_refused_for_bytes_that_look_like_a_sequence),
         cmocka_unit_test(test_scan__un_of_undefined_length_is_implicit_vr),
         cmocka_unit_test(test_scan__fragments_are_walked_by_length),
         cmocka_unit_test(test_scan__every_cut_is_noticed),

@@ -2,13 +2,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,7 +51,8 @@ static void write_part(char ret_path[HP_PATH_MAX], const char *ae, const char *s
     char stem[40];
 
     hp_spool_stem(stem);
-    assert_int_equal(hp_spool_create(&f, dir, stem, DS_CT, "1.2.3", syntax, ae, NULL), HP_OK);
+    assert_int_equal(hp_spool_create(&f, dir, stem, DS_CT, "1.2.3", syntax, ae, NULL),
+                     HP_OK);
     assert_int_equal(hp_spool_write(&f, body, strlen(body), NULL), HP_OK);
     assert_int_equal(hp_spool_close(&f, true, NULL), HP_OK);
     memcpy(ret_path, f.path, HP_PATH_MAX);
@@ -111,8 +112,8 @@ static void test_spool__a_group_is_committed_together(void **state)
         assert_int_equal(hp_spool_final_path(part[i], dir, final[i], NULL), HP_OK);
         items[i] = (hp_spool_item){part[i], final[i], i % 2 == 0, HP_E_INTERNAL};
     }
-    unlink(part[1]);                                   /* vanished */
-    assert_int_equal(rename(part[2], final[3]), 0);    /* a name that is taken */
+    unlink(part[1]);                                /* vanished */
+    assert_int_equal(rename(part[2], final[3]), 0); /* a name that is taken */
     hp_spool_commit(items, N);
     assert_int_equal(items[0].code, HP_OK);
     assert_int_not_equal(items[1].code, HP_OK);
@@ -190,7 +191,8 @@ static void test_spool__a_write_that_fails_leaves_nothing(void **state)
         small.rlim_cur = limit;
         setrlimit(RLIMIT_FSIZE, &small);
         hp_spool_stem(stem);
-        r = hp_spool_create(&f, dir, stem, DS_CT, "1.2.3", "1.2.840.10008.1.2.1", "A", NULL);
+        r = hp_spool_create(&f, dir, stem, DS_CT, "1.2.3", "1.2.840.10008.1.2.1", "A",
+                            NULL);
         if (r == HP_OK)
             r = hp_spool_write(&f, body, sizeof body, NULL);
         setrlimit(RLIMIT_FSIZE, &old);
@@ -252,18 +254,25 @@ static void test_spool__malformed_files_are_told_apart(void **state)
         printf("%-45s %s\n", files[i].name, hp_code_name(r));
         assert_int_equal(r, files[i].code);
         if (files[i].is_slice && r == HP_OK)
-            assert_true(hp_uid_valid(v.sop_instance) && hp_uid_valid(v.study) && v.has_pixels);
+            assert_true(hp_uid_valid(v.sop_instance) && hp_uid_valid(v.study) &&
+                        v.has_pixels);
     }
 }
 
 static void test_spool__good_files_of_every_encoding_pass(void **state)
 {
-    static const char *const files[] = {
-        "ge_ct1_explicit_le.dcm", "ge_ct1_implicit_le.dcm", "ge_ct1_jpeg_lossless_sv1.dcm",
-        "ge_ct1_jpegls_lossless.dcm", "ge_ct1_j2k_lossless.dcm", "ge_ct1_j2k_lossy.dcm",
-        "ge_ct1_rle.dcm", "ge_revolution_apex_head.dcm", "noattr_ct_0.dcm",
-        "ect_jpegls_nobot.dcm", "ect_jpeglossless57_fragmented.dcm",
-        "nema_ct1_jpegls_fragmented_bot.dcm"};
+    static const char *const files[] = {"ge_ct1_explicit_le.dcm",
+                                        "ge_ct1_implicit_le.dcm",
+                                        "ge_ct1_jpeg_lossless_sv1.dcm",
+                                        "ge_ct1_jpegls_lossless.dcm",
+                                        "ge_ct1_j2k_lossless.dcm",
+                                        "ge_ct1_j2k_lossy.dcm",
+                                        "ge_ct1_rle.dcm",
+                                        "ge_revolution_apex_head.dcm",
+                                        "noattr_ct_0.dcm",
+                                        "ect_jpegls_nobot.dcm",
+                                        "ect_jpeglossless57_fragmented.dcm",
+                                        "nema_ct1_jpegls_fragmented_bot.dcm"};
     char path[HP_PATH_MAX];
 
     (void)state;

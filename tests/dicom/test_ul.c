@@ -117,11 +117,18 @@ static void expect_context(const hp_buf *ac, int n, uint8_t id, uint8_t result,
 
 static void test_ul__the_best_transfer_syntax_is_chosen_whatever_the_order(void **state)
 {
-    static const char *const order[] = {
-        EXPLICIT_LE, IMPLICIT_LE, "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.57",
-        "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5",
-        "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81",
-        "1.2.840.10008.1.2.4.91", EXPLICIT_BE_SYNTAX};
+    static const char *const order[] = {EXPLICIT_LE,
+                                        IMPLICIT_LE,
+                                        "1.2.840.10008.1.2.4.70",
+                                        "1.2.840.10008.1.2.4.57",
+                                        "1.2.840.10008.1.2.4.80",
+                                        "1.2.840.10008.1.2.4.90",
+                                        "1.2.840.10008.1.2.5",
+                                        "1.2.840.10008.1.2.4.50",
+                                        "1.2.840.10008.1.2.4.51",
+                                        "1.2.840.10008.1.2.4.81",
+                                        "1.2.840.10008.1.2.4.91",
+                                        EXPLICIT_BE_SYNTAX};
     enum { COUNT = sizeof order / sizeof *order };
 
     (void)state;
@@ -142,7 +149,8 @@ static void test_ul__the_best_transfer_syntax_is_chosen_whatever_the_order(void 
     }
 }
 
-static void test_ul__contexts_that_are_not_taken_do_not_spoil_the_association(void **state)
+static void
+test_ul__contexts_that_are_not_taken_do_not_spoil_the_association(void **state)
 {
     static const char *const le[] = {IMPLICIT_LE, EXPLICIT_LE};
     static const char *const odd[] = {DEFLATED, "1.2.3.4"};
@@ -227,9 +235,9 @@ static void test_ul__only_what_was_proposed_is_answered(void **state)
     put_item(&user, 0x53, "\0\10\0\10", 4);
     put_role(&user, DS_CT, 1, 1);
     put_role(&user, "1.2.840.10008.5.1.4.1.1.4", 1, 1); /* not taken: no answer */
-    put_item(&user, 0x56, "\0\1xx", 4);                   /* extended negotiation */
+    put_item(&user, 0x56, "\0\1xx", 4);                 /* extended negotiation */
     put_item(&user, 0x57, "junk", 4);
-    put_item(&user, 0x58, "\1\1\0\4user\0\0", 10);        /* user identity */
+    put_item(&user, 0x58, "\1\1\0\4user\0\0", 10); /* user identity */
     put_item(&user, 0x5F, "from the future", 15);
     u = associate(&c, &user, &ac);
     p = ac_item(&ac, 0x53, 0, &len);
@@ -291,7 +299,8 @@ static void expect_violation(const hp_buf *bytes, uint8_t reason)
         assert_memory_equal(out.data, "\7\0\0\0\0\4\0\0\2", 9);
         assert_int_equal(out.data[9], reason);
         assert_true(strlen(ev.why) > 10);
-        assert_int_equal(feed(u, bytes, &ev, &out), HP_UL_MORE); /* dropped from here on */
+        assert_int_equal(feed(u, bytes, &ev, &out),
+                         HP_UL_MORE); /* dropped from here on */
         hp_ul_free(u);
         hp_buf_done(&out);
     }
@@ -326,7 +335,10 @@ static void test_ul__malformed_requests_are_aborted(void **state)
     put_item(&c, 0x20, "\1\0", 2); /* too short */
     expect_bad_contexts(&c, NULL);
     hp_buf_clear(&c);
-    put_item(&c, 0x20, "\1\0\0\0\60\0\377\377" "1.2", 11); /* leaves its context */
+    put_item(&c, 0x20,
+             "\1\0\0\0\60\0\377\377"
+             "1.2",
+             11); /* leaves its context */
     expect_bad_contexts(&c, NULL);
 
     /* M5: sub-items of the wrong length, for which DCMTK waits for ever */
@@ -531,17 +543,20 @@ static void test_ul__the_first_byte_tells_dicom_from_the_rest(void **state)
         hp_ul_free(u);
         hp_buf_done(&b);
     }
-    assert_string_equal(hp_ul_guess_protocol((const uint8_t *)"GET / HTTP", 10), "an HTTP request");
+    assert_string_equal(hp_ul_guess_protocol((const uint8_t *)"GET / HTTP", 10),
+                        "an HTTP request");
     assert_string_equal(hp_ul_guess_protocol((const uint8_t *)"\26\3\1", 3),
                         "a TLS hello (this port speaks plain DICOM)");
-    assert_string_equal(hp_ul_guess_protocol((const uint8_t *)"G", 1), "something that is not DICOM");
+    assert_string_equal(hp_ul_guess_protocol((const uint8_t *)"G", 1),
+                        "something that is not DICOM");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ul__the_best_transfer_syntax_is_chosen_whatever_the_order),
-        cmocka_unit_test(test_ul__contexts_that_are_not_taken_do_not_spoil_the_association),
+        cmocka_unit_test(
+            test_ul__contexts_that_are_not_taken_do_not_spoil_the_association),
         cmocka_unit_test(test_ul__128_contexts_are_answered),
         cmocka_unit_test(test_ul__only_what_was_proposed_is_answered),
         cmocka_unit_test(test_ul__unknown_items_are_skipped_and_titles_lose_their_spaces),

@@ -5,10 +5,10 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#define CHECK(what)                                                            \
-    do {                                                                       \
-        if (!(what))                                                           \
-            abort();                                                           \
+#define CHECK(what)                                                                      \
+    do {                                                                                 \
+        if (!(what))                                                                     \
+            abort();                                                                     \
     } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);

@@ -60,7 +60,8 @@ static void run_file(const char *path)
 {
     hp_buf original = HP_BUF_INIT, b = HP_BUF_INIT;
 
-    if (hp_file_read(path, INPUT_BYTES_MAX, &original, NULL) != HP_OK || original.len == 0)
+    if (hp_file_read(path, INPUT_BYTES_MAX, &original, NULL) != HP_OK ||
+        original.len == 0)
         return;
     run_exact(original.data, original.len);
     for (int i = 0; i < MUTATIONS; i++) {

@@ -1,6 +1,7 @@
 /* The listener: options, limits, free disk space, opening and closing. */
 #include "daemon/intake_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -77,23 +78,32 @@ bool hp_intake__takes_class(const char *abstract_syntax, void *intake)
     return false;
 }
 
+static void report(hp_intake *in, const hp_intake_conn *c, const char *what,
+                   const char *verb, const char *study_uid, unsigned status,
+                   const char *why)
+{
+    char code[16] = "";
+
+    if (status)
+        snprintf(code, sizeof code, " status=%04X", status);
+    hp_log(HP_LOG_WARNING, "%s %s association=%llu peer=%s calling=\"%s\"%s why=\"%s\"",
+           what, verb, (unsigned long long)c->id, c->peer, c->calling_safe, code, why);
+    if (in->o.sink.on_refused)
+        in->o.sink.on_refused(in->o.sink.payload, what, c->peer, c->calling_safe,
+                              study_uid, status, why);
+}
+
 void hp_intake__refused(hp_intake *in, const hp_intake_conn *c, const char *what,
                         const char *study_uid, unsigned status, const char *why)
 {
-    const char *peer = c->peer, *calling = c->calling_safe;
+    report(in, c, what, "refused", study_uid, status, why);
+}
 
-    if (status)
-        hp_log(
-            HP_LOG_WARNING,
-            "%s refused association=%llu peer=%s calling=\"%s\" status=%04X why=\"%s\"",
-            what, (unsigned long long)c->id, peer, calling, status, why);
-    else
-        hp_log(HP_LOG_WARNING,
-               "%s refused association=%llu peer=%s calling=\"%s\" why=\"%s\"", what,
-               (unsigned long long)c->id, peer, calling, why);
-    if (in->o.sink.on_refused)
-        in->o.sink.on_refused(in->o.sink.payload, what, peer, calling, study_uid, status,
-                              why);
+void hp_intake__timed_out(hp_intake *in, const hp_intake_conn *c, const char *what,
+                          const char *why)
+{
+    in->stats.timed_out++;
+    report(in, c, what, "timed out", "", 0, why);
 }
 
 /* ---- free space: looked at beside the loop, for statvfs may hang ---- */

@@ -218,12 +218,6 @@ static void set_deadline(hp_intake_conn *c, hp_intake_deadline d, int ms)
     uv_timer_start(&c->timer, on_deadline, (uint64_t)ms, 0);
 }
 
-static void timed_out(hp_intake_conn *c, const char *what, const char *why)
-{
-    c->in->stats.timed_out++;
-    hp_intake__refused(c->in, c, what, "", 0, why);
-}
-
 static void on_deadline(uv_timer_t *t)
 {
     hp_intake_conn *c = t->data;
@@ -234,7 +228,7 @@ static void on_deadline(uv_timer_t *t)
     case HP_DEADLINE_REQUEST:
         snprintf(why, sizeof why, "no association request within %d ms, %llu bytes came",
                  o->artim_ms, (unsigned long long)c->received_bytes);
-        timed_out(c, "connection", why);
+        hp_intake__timed_out(c->in, c, "connection", why);
         hp_intake__conn_close(c);
         return;
     case HP_DEADLINE_PROGRESS:
@@ -244,20 +238,22 @@ static void on_deadline(uv_timer_t *t)
         }
         snprintf(why, sizeof why, "no progress inside a message for %d ms",
                  o->progress_ms);
-        timed_out(c, "association", why);
+        hp_intake__timed_out(c->in, c, "association", why);
         hp_intake__conn_abort(c, 2, 0);
         break;
     case HP_DEADLINE_IDLE:
         snprintf(why, sizeof why, "idle for %d ms", o->idle_ms);
-        timed_out(c, "association", why);
+        hp_intake__timed_out(c->in, c, "association", why);
         hp_intake__conn_abort(c, 2, 0);
         break;
     case HP_DEADLINE_OURS:
-        timed_out(c, "association", "our own disk or ledger did not answer in time");
+        hp_intake__timed_out(c->in, c, "association",
+                             "our own disk or ledger did not answer in time");
         hp_intake__conn_close(c);
         return;
     case HP_DEADLINE_WRITE:
-        timed_out(c, "association", "the peer does not read its answers");
+        hp_intake__timed_out(c->in, c, "association",
+                             "the peer does not read its answers");
         hp_intake__conn_close(c);
         return;
     case HP_DEADLINE_DRAIN:

@@ -118,6 +118,9 @@ bool hp_intake__takes_class(const char *abstract_syntax, void *intake);
 /* The one log line and the sink's call for something refused. `why` is ours. */
 void hp_intake__refused(hp_intake *in, const hp_intake_conn *c, const char *what,
                         const char *study_uid, unsigned status, const char *why);
+/* The same for a deadline that passed. */
+void hp_intake__timed_out(hp_intake *in, const hp_intake_conn *c, const char *what,
+                          const char *why);
 
 /* ---- intake_conn.c: the socket and its deadlines ---- */
 

@@ -327,13 +327,15 @@ hp_code write_lesion(const hp_report *r, int n, Writer &w, hp_error *reterr)
     w.number(long_axis, c->long_axis_mm > 0 ? c->long_axis_mm : NAN, 1, unit_mm);
     w.number(short_axis, c->short_axis_mm > 0 ? c->short_axis_mm : NAN, 1, unit_mm);
     w.number(volume, c->volume_ml > 0 ? c->volume_ml : NAN, 2, unit_ml);
-    write_attenuation(r, c, w);
     w.number(certainty_of_finding, 100 * c->score, 1, unit_percent);
     for (int k = 0; classified && k < f->class_count; k++) {
         auto num = w.number_below(certainty_of_impression, 100 * f->probabilities[k], 1,
                                   unit_percent);
         w.code(T::RT_hasConceptMod, finding, class_code(f->classes[k]));
     }
+    // After the certainties: viewers show the first five numbers beside the box,
+    // and a phase's HU without its phase would mislead.
+    write_attenuation(r, c, w);
     hp_report__label(r, i, text, sizeof text);
     w.text(T::RT_contains, comment, text);
     return HP_OK;

@@ -27,7 +27,7 @@ static const char USAGE[] =
     "usage: hepar-prepare --bundle DIR --in DICOM_DIR --out DIR\n"
     "       hepar-prepare --phantom A..B --what liver,detect,slices,seg --out DIR\n"
     "       hepar-prepare --phantom A..B --evaluate|--candidates|--truth-boxes-only\n"
-    "                     --bundle DIR --out DIR\n"
+    "                     --bundle DIR --out DIR  [--sparse]\n"
     "       options: --cohort train|test108|test400  --motion-mm X  --overlap X  --threads N\n";
 
 static bool parse_range(const char *text, hp_prepare *o)
@@ -87,7 +87,7 @@ static bool parse_cohort(const char *text, hp_prepare *o)
 static bool parse_args(int argc, char **argv, hp_prepare *o)
 {
     enum { BUNDLE = 1, IN, OUT, PHANTOM, WHAT, COHORT, MOTION, OVERLAP, THREADS,
-           EVALUATE, CANDIDATES, TRUTH_BOXES };
+           EVALUATE, CANDIDATES, TRUTH_BOXES, SPARSE };
     static const struct option LONG[] = {
         {"bundle", 1, NULL, BUNDLE},   {"in", 1, NULL, IN},
         {"out", 1, NULL, OUT},         {"phantom", 1, NULL, PHANTOM},
@@ -95,7 +95,8 @@ static bool parse_args(int argc, char **argv, hp_prepare *o)
         {"motion-mm", 1, NULL, MOTION}, {"overlap", 1, NULL, OVERLAP},
         {"threads", 1, NULL, THREADS}, {"evaluate", 0, NULL, EVALUATE},
         {"candidates", 0, NULL, CANDIDATES},
-        {"truth-boxes-only", 0, NULL, TRUTH_BOXES}, {NULL, 0, NULL, 0},
+        {"truth-boxes-only", 0, NULL, TRUTH_BOXES}, {"sparse", 0, NULL, SPARSE},
+        {NULL, 0, NULL, 0},
     };
     int64_t n;
     bool ok = true;
@@ -115,6 +116,7 @@ static bool parse_args(int argc, char **argv, hp_prepare *o)
             if (ok)
                 o->threads = (int)n;
             break;
+        case SPARSE: o->sparse = true; break;
         case EVALUATE: o->evaluate = true; break;
         case CANDIDATES: o->candidates = true; break;
         case TRUTH_BOXES: o->truth_boxes_only = true; break;

@@ -27,6 +27,7 @@ typedef struct hp_prepare {
     double motion_mm, overlap;
     bool evaluate, candidates, truth_boxes_only;
     int threads;
+    bool sparse; /* evaluate: full resolution around the liver only */
     hp_pipeline *pipeline; /* open when a bundle is given */
 } hp_prepare;
 

@@ -8,6 +8,7 @@
 #include "base/path.h"
 #include "daemon/prepare.h"
 #include "inference/safetensors.h"
+#include "kernels/warp.h"
 
 /* --- small words ------------------------------------------------------- */
 
@@ -147,14 +148,43 @@ hp_code hp_prepare_truth_box(const hp_prepare *o, uint64_t seed, hp_error *reter
 
 /* --- the whole pipeline ------------------------------------------------- */
 
-static double dice(const hp_volume *mask, const uint8_t *label)
+/* The liver's box in V with room for breathing and for the crops around it. */
+static hp_voxel_box surroundings(const hp_phantom *p, const hp_geom *g, double margin_mm)
+{
+    const hp_phantom_truth *t = hp_phantom_get_truth(p);
+    hp_voxel_box b;
+
+    for (int a = 0; a < 3; a++) {
+        double corner = g->origin_mm[2 - a] - g->spacing_mm[a] / 2;
+        double lo = (t->liver_lo_mm[2 - a] - margin_mm - corner) / g->spacing_mm[a];
+        double hi = (t->liver_hi_mm[2 - a] + margin_mm - corner) / g->spacing_mm[a];
+
+        b.lo[a] = (int)fmin(fmax(floor(lo), 0), g->n[a] - 1);
+        b.hi[a] = (int)fmin(fmax(ceil(hi), b.lo[a] + 1), g->n[a]);
+    }
+    return b;
+}
+
+static hp_geom part_of(const hp_geom *g, const hp_voxel_box *b)
+{
+    return hp_geom_crop(g, b->lo, (int[3]){b->hi[0] - b->lo[0], b->hi[1] - b->lo[1],
+                                           b->hi[2] - b->lo[2]});
+}
+
+/* label covers the voxels `b` of the mask's grid; there is no liver elsewhere. */
+static double dice(const hp_volume *mask, const uint8_t *label, const hp_voxel_box *b)
 {
     size_t both = 0, sum = 0;
+    const int *n = mask->geom.n;
 
-    for (size_t i = 0; i < hp_geom_voxels(&mask->geom); i++) {
-        both += mask->hu[i] && label[i];
-        sum += (mask->hu[i] != 0) + (label[i] != 0);
-    }
+    for (size_t i = 0; i < hp_geom_voxels(&mask->geom); i++)
+        sum += mask->hu[i] != 0;
+    for (int z = b->lo[0]; z < b->hi[0]; z++)
+        for (int y = b->lo[1]; y < b->hi[1]; y++)
+            for (int x = b->lo[2]; x < b->hi[2]; x++, label++) {
+                both += *label && mask->hu[((size_t)z * n[1] + y) * n[2] + x];
+                sum += *label != 0;
+            }
     return sum > 0 ? 2.0 * (double)both / (double)sum : 1;
 }
 
@@ -163,24 +193,65 @@ static hp_code liver_dice(const hp_prepare *o, const hp_phantom *p,
                           hp_volume *const registered[HP_PHASES], double ret[HP_PHASES],
                           hp_error *reterr)
 {
-    hp_geom v = hp_phantom_grid(p, HP_PHASE_V);
-    uint8_t *label = malloc(hp_geom_voxels(&v));
-    hp_code r = label != NULL ? HP_OK : hp_fail(reterr, HP_E_NO_MEMORY, "labels");
+    hp_geom v = hp_phantom_grid(p, HP_PHASE_V), part;
+    hp_voxel_box box = surroundings(p, &v, 40);
+    uint8_t *label;
+    hp_code r;
+
+    part = part_of(&v, &box);
+    label = malloc(hp_geom_voxels(&part));
+    r = label != NULL ? HP_OK : hp_fail(reterr, HP_E_NO_MEMORY, "labels");
 
     for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++) {
         hp_auto(hp_volume) *mask = NULL;
 
         r = hp_pipeline_liver(o->pipeline, registered[phase], &mask, reterr);
         if (r == HP_OK)
-            r = hp_phantom_labels(p, phase, &v, label, reterr);
+            r = hp_phantom_labels(p, phase, &part, label, reterr);
         if (r == HP_OK)
-            ret[phase] = dice(mask, label);
+            ret[phase] = dice(mask, label, &box);
     }
     free(label);
     return r;
 }
 
-static hp_code render_native(const hp_phantom *p, hp_volume *ret[HP_PHASES], hp_error *reterr)
+/* The whole field of view at a quarter of the in-plane resolution, spread out. */
+static hp_code render_coarse(const hp_phantom *p, int phase, hp_volume *vol, hp_error *reterr)
+{
+    const hp_geom *g = &vol->geom;
+    hp_geom coarse = hp_geom_resample(
+        g, (int[3]){g->n[0], (g->n[1] + 3) / 4, (g->n[2] + 3) / 4});
+    hp_auto(hp_volume) *small = NULL;
+    hp_code r = hp_volume_new(&coarse, &small, reterr);
+
+    if (r == HP_OK)
+        r = hp_phantom_render(p, phase, &coarse, small->hu, reterr);
+    return r == HP_OK ? hp_warp_hu_ref(small, g, HP_PAD_HU, vol->hu, reterr) : r;
+}
+
+static hp_code render_surroundings(const hp_phantom *p, int phase, hp_volume *vol,
+                                   hp_error *reterr)
+{
+    hp_voxel_box b = surroundings(p, &vol->geom, 40);
+    hp_geom part = part_of(&vol->geom, &b);
+    hp_auto(hp_volume) *fine = NULL;
+    size_t row = (size_t)part.n[2];
+    hp_code r = hp_volume_new(&part, &fine, reterr);
+
+    if (r == HP_OK)
+        r = hp_phantom_render(p, phase, &part, fine->hu, reterr);
+    for (int z = 0; z < part.n[0] && r == HP_OK; z++)
+        for (int y = 0; y < part.n[1]; y++)
+            memcpy(vol->hu + ((size_t)(z + b.lo[0]) * vol->geom.n[1] + y + b.lo[1]) *
+                                 vol->geom.n[2] + b.lo[2],
+                   fine->hu + ((size_t)z * part.n[1] + y) * row, row * sizeof *fine->hu);
+    return r;
+}
+
+/* Native volumes. sparse: full resolution within 40 mm of the liver alone, where
+ * everything but the liver network's margin looks; three times faster. */
+static hp_code render_native(const hp_phantom *p, bool sparse, hp_volume *ret[HP_PHASES],
+                             hp_error *reterr)
 {
     hp_code r = HP_OK;
 
@@ -188,8 +259,12 @@ static hp_code render_native(const hp_phantom *p, hp_volume *ret[HP_PHASES], hp_
         hp_geom g = hp_phantom_grid(p, phase);
 
         r = hp_volume_new(&g, &ret[phase], reterr);
-        if (r == HP_OK)
+        if (r == HP_OK && !sparse)
             r = hp_phantom_render(p, phase, &g, ret[phase]->hu, reterr);
+        if (r == HP_OK && sparse)
+            r = render_coarse(p, phase, ret[phase], reterr);
+        if (r == HP_OK && sparse)
+            r = render_surroundings(p, phase, ret[phase], reterr);
     }
     return r;
 }
@@ -200,7 +275,7 @@ static hp_code evaluate(const hp_prepare *o, const hp_phantom *p, json_t *out, h
     hp_findings *f = malloc(sizeof *f);
     double d[HP_PHASES] = {0};
     json_t *box = NULL;
-    hp_code r = f != NULL ? render_native(p, native, reterr)
+    hp_code r = f != NULL ? render_native(p, o->sparse, native, reterr)
                           : hp_fail(reterr, HP_E_NO_MEMORY, "findings");
 
     if (r == HP_OK) {

@@ -82,7 +82,7 @@ static void report(hp_intake *in, const hp_intake_conn *c, const char *what,
                    const char *verb, const char *study_uid, unsigned status,
                    const char *why)
 {
-    char code[16] = "";
+    char code[24] = "";
 
     if (status)
         snprintf(code, sizeof code, " status=%04X", status);

@@ -389,7 +389,7 @@ static void paint_gallbladder(const hp_phantom *p, int ph, hp_row *r)
         blend(r->hu, r->t1, a, b, r->w, p->mat[ph][MAT_STONE]);
 }
 
-static void paint_abdomen(const hp_phantom *p, int ph, hp_row *r)
+static bool paint_abdomen(const hp_phantom *p, int ph, hp_row *r)
 {
     const float *mat = p->mat[ph];
     int a, b;
@@ -424,6 +424,7 @@ static void paint_abdomen(const hp_phantom *p, int ph, hp_row *r)
     if (liver)
         paint_liver(p, ph, r);
     paint_gallbladder(p, ph, r);
+    return liver;
 }
 
 /* ---- bones ---- */
@@ -490,10 +491,9 @@ void hp_ph__paint_row(const hp_phantom *p, int ph, hp_row *r)
     if (r->i0 < r->i1) {
         paint_cavity(p, ph, r);
         paint_chest(p, ph, r);
-        if (r->pz0 < 12)
-            paint_abdomen(p, ph, r);
+        bool liver = r->pz0 < 12 && paint_abdomen(p, ph, r);
         for (int k = 0; k < p->n_tubes; k++)
-            if (hp_ph__row_tube(&p->tube[k], r, 3, r->t1, &a, &b))
+            if (hp_ph__row_vessel(p, k, r, liver, r->t1, &a, &b))
                 blend(r->hu, r->t1, a, b, r->w, p->mat[ph][p->tube[k].mat]);
     }
     if (r->y > p->yi - p->bw - 4 && r->y < p->yi + p->bw + 4) {

@@ -67,7 +67,7 @@ static void label_row(const hp_phantom *p, int phase, hp_row *r, uint8_t *out)
         for (int i = a; i < b; i++)
             r->dliv[i] = r->dliv[i] > -r->t1[i] ? r->dliv[i] : -r->t1[i];
     for (int k = 0; k < p->n_tubes; k++)
-        if (hp_ph__row_tube(&p->tube[k], r, 2, r->t1, &a, &b))
+        if (hp_ph__row_vessel(p, k, r, true, r->t1, &a, &b))
             for (int i = a; i < b; i++)
                 r->dliv[i] = r->dliv[i] > -r->t1[i] ? r->dliv[i] : -r->t1[i];
     for (int i = r->i0; i < r->i1; i++)

@@ -182,6 +182,7 @@ bool hp_ph__row_lesion(const hp_phantom *p, int i, const hp_row *r, float margin
 float hp_ph__liver_at(const hp_phantom *p, double x, double y, double z, bool with_lesions);
 
 void hp_ph__squircle(const hp_row *r, float a, float b, float c, float cy, float *d);
+bool hp_ph__row_vessel(const hp_phantom *p, int k, const hp_row *r, bool liver, float *d, int *i0, int *i1);
 bool hp_ph__row_tube(const hp_tube *t, const hp_row *r, float margin, float *d, int *i0, int *i1);
 
 /* lesions.c draws what hp_ph__draw_lesions() says; paint.c: */

@@ -209,10 +209,11 @@ static void domes(const hp_phantom *p, hp_row *r)
         for (int i = r->i0; i < r->i1; i++) {
             float ux = (r->px[i] - e->c[0]) * s[0], uy = (r->py[i] - e->c[1]) * s[1];
             float uz = (r->pz[i] - e->c[2]) * s[2];
-            uz = uz > 0 ? uz : 0; /* a cylinder below the equator */
+            float below = uz < 0 ? uz * e->rmin : 0;
+            uz = uz > 0 ? uz : 0; /* a widening cylinder below the equator: no lung down there */
             float q = sqrtf(ux * ux + uy * uy + uz * uz) + 1e-4f;
             float g = sqrtf(sqf(ux * s[0]) + sqf(uy * s[1]) + sqf(uz * s[2])) + 1e-6f;
-            float d = (q - 1) * q / g;
+            float d = (q - 1) * q / g + .5f * below;
             r->ddia[i] = k ? smin(r->ddia[i], d, 30) : d;
         }
     }
@@ -368,12 +369,16 @@ bool hp_ph__row_liver(const hp_phantom *p, hp_row *r, bool with_lesions)
                                                               r->pz[i] * .3f);
             }
     }
+    for (int i = r->i0; i < r->i1; i++)
+        r->les[i] = 40;
     if (with_lesions)
         for (int k = 0; k < p->truth.n_lesions; k++) {
             if (p->les[k].soft || !hp_ph__row_lesion(p, k, r, 8, r->t1, &a, &b))
                 continue;
-            for (int i = a; i < b; i++)
+            for (int i = a; i < b; i++) {
                 r->dliv[i] = smin(r->dliv[i], r->t1[i] - 1, 6);
+                r->les[i] = r->t1[i] < r->les[i] ? r->t1[i] : r->les[i];
+            }
             any = true;
             lo = a < lo ? a : lo;
             hi = b > hi ? b : hi;
@@ -441,5 +446,18 @@ bool hp_ph__row_tube(const hp_tube *t, const hp_row *r, float margin, float *d, 
     }
     *i0 = a;
     *i1 = b;
+    return true;
+}
+
+/* A vessel outside the liver, where no lesion has pushed it aside (the caval
+ * vein and the aorta stay). */
+bool hp_ph__row_vessel(const hp_phantom *p, int k, const hp_row *r, bool liver, float *d, int *i0, int *i1)
+{
+    const hp_tube *t = &p->tube[k];
+    if (!hp_ph__row_tube(t, r, 3, d, i0, i1))
+        return false;
+    if (liver && (t->mat == MAT_PORTAL || t->mat == MAT_ARTERY || t->mat == MAT_PANCREAS))
+        for (int i = *i0; i < *i1; i++)
+            d[i] = d[i] > -1 - r->les[i] ? d[i] : -1 - r->les[i];
     return true;
 }

@@ -157,7 +157,7 @@ void hp_table_span(int64_t ms, char ret[24])
     else if (s < 120)
         snprintf(ret, 24, "%lld s", (long long)s);
     else if (s < 7200)
-        snprintf(ret, 24, "%lld min", (long long)(s / 60));
+        snprintf(ret, 24, "%lld min %02lld s", (long long)(s / 60), (long long)(s % 60));
     else if (s < 48 * 3600)
         snprintf(ret, 24, "%lld h %02lld min", (long long)(s / 3600),
                  (long long)(s / 60 % 60));

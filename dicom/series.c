@@ -481,6 +481,9 @@ static hp_code no_stack(const sorting *w, hp_findings *f, hp_error *reterr)
 {
     const hp_stack *broken = broken_stack(w);
 
+    for (int i = 0; i < w->stacks && broken == NULL; i++)
+        if (w->stack[i].fault == HP_STACK_GEOMETRY)
+            broken = &w->stack[i];
     if (broken != NULL)
         return say_broken(broken, f, reterr);
     if (w->stacks == 0)
@@ -514,6 +517,14 @@ static hp_code judge(sorting *w, hp_findings *f, hp_error *reterr)
     return unsuitable(f, HP_E_UNSUITABLE,
                       choice.ambiguous ? HP_WHY_AMBIGUOUS : HP_WHY_NO_VENOUS, reterr,
                       "%s", choice.reason);
+}
+
+/* Stacks that nobody chose among: the study was refused before. */
+static void note_unread(sorting *w, const char *reason)
+{
+    for (int i = 0; i < w->stacks; i++)
+        if (w->stack[i].fault == HP_STACK_FINE)
+            snprintf(w->stack[i].why, sizeof w->stack[i].why, "not read: %.140s", reason);
 }
 
 static void sorting_done(sorting *w)
@@ -574,6 +585,8 @@ hp_code hp_series_assemble(const hp_slice_list *list, const hp_series_rules *rul
         r = check_one_patient(list, f, reterr);
     if (r == HP_OK)
         r = judge(&w, f, reterr);
+    else
+        note_unread(&w, f->reason);
     noted = write_notes(&w, f, r == HP_OK ? reterr : NULL);
     if (r == HP_OK)
         r = noted;

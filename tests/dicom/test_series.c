@@ -857,6 +857,7 @@ static void test_series__two_patients(void **state)
     assemble(w);
     assert_int_equal(w->r, HP_E_MISMATCH);
     assert_string_equal(w->f.reason_code, HP_WHY_TWO_PATIENTS);
+    expect_why(w, 4, "two different patient IDs");
     assert_null(w->a);
 }
 

@@ -13,13 +13,13 @@ import time
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Minutes on two cores, and how many studies of each kind are rendered.
-FULL = {"minutes": {"liver": 50, "detector": 150, "keyslice": 40, "ksf": 30, "classify": 12},
+FULL = {"minutes": {"liver": 50, "detector": 150, "keyslice": 40, "ksf": 15, "trunk": 60, "classify": 6},
         "studies": {"detect": 1000, "slices": 1000, "liver": 200, "seg": 300, "candidates": 200},
         "test108": 108, "test400": 400}
-QUICK = {"minutes": {"liver": 4, "detector": 8, "keyslice": 2, "ksf": 2, "classify": .6},
+QUICK = {"minutes": {"liver": 4, "detector": 8, "keyslice": 2, "ksf": 1, "trunk": 3, "classify": .4},
          "studies": {"detect": 60, "slices": 100, "liver": 24, "seg": 30, "candidates": 16},
          "test108": 27, "test400": 0}
-STEPS = ["data", "liver", "detector", "keyslice", "classify", "candidates", "ksf", "export",
+STEPS = ["data", "liver", "detector", "keyslice", "trunk", "classify", "candidates", "ksf", "export",
          "ablations", "evaluate"]
 
 
@@ -117,6 +117,7 @@ def main():
         "liver": lambda: steps.train_liver(run),
         "detector": lambda: steps.train_detector(run),
         "keyslice": lambda: steps.train_keyslice(run),
+        "trunk": lambda: steps.train_trunk(run),
         "classify": lambda: steps.train_classify(run),
         "candidates": lambda: step_candidates(args, plan, run),
         "ksf": lambda: steps.train_ksf(run),

@@ -48,7 +48,7 @@ SMALL = {
                             "widths": [16, 32, 64, 128, 128]},
                  "rest": {"phases": ["V"], "threshold": 0.5}},
     "ksf": {"arch": "sadt", "files": ["ksf"], "input": PATCH,
-            "params": {"depth": 18, "width": 0.5, "output_stride": 8, "D": 128, "K": 32,
+            "params": {"depth": 18, "width": 0.25, "output_stride": 8, "D": 64, "K": 16,
                        "classes": 2, "mask_input": False},
             "rest": {"threshold": 0.5}},
     "classify": {"arch": "sadt", "files": ["cls0", "cls1", "cls2", "cls3", "cls4"],

@@ -253,9 +253,9 @@ def patch_sample(patch, rect, rng=None, crop=256):
     x, lo, size = window_resize(patch.float(), lo, size, (crop, crop))
     box = [(rect[i] - lo[i % 2]) * crop / size[i % 2] for i in range(4)]
     if rng is not None:
-        shared = rng.uniform(-6, 6)
+        # Enhancement of the liver differs between patients; only contrast may count.
         for p in range(4):
-            x[p] = x[p] * rng.uniform(.96, 1.04) + shared + rng.uniform(-4, 4)
+            x[p] = x[p] * rng.uniform(.95, 1.05) + rng.uniform(-15, 15)
             dy, dx = rng.randint(-1, 1), rng.randint(-1, 1)
             if p != 2 and (dy or dx):
                 x[p] = torch.roll(x[p], (dy, dx), (0, 1))

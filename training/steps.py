@@ -258,12 +258,14 @@ def crop_and_rows(pool, rng, batch):
     return 256, [rng.choice(pool) for _ in range(batch)]
 
 
-def train_sadt(run, name, params, rows, valid_rows, weights, minutes, refresh=None, seed=0,
-               batch=16, lr=2e-3):
-    """rows(): list of (seed, label, hu, rect, row). Classes are drawn evenly by root."""
+def train_sadt(run, name, params, rows, valid_rows, weights, minutes, seed=0, batch=16,
+               lr=2e-3, to_class=None, trunk=False):
+    """rows(): things to choose from, (seed, label, hu, rect, row)."""
     torch.manual_seed(100 + seed)
-    t = Trainer(name, build("sadt", params).to(run.device), run.work, minutes, lr,
-                weight_decay=1e-4, seed=seed, channels_last=CL2)
+    net = build("sadt", params).to(run.device)
+    if trunk:
+        start_from_trunk(net, run)
+    t = Trainer(name, net, run.work, minutes, lr, weight_decay=1e-2, seed=seed, channels_last=CL2)
     weight = torch.tensor(weights).to(run.device)
 
     def loss(t):
@@ -280,6 +282,7 @@ def train_sadt(run, name, params, rows, valid_rows, weights, minutes, refresh=No
         if not pool:
             return {}
         p = sadt_predict(t.net, [(hu, rect) for _, _, hu, rect, _ in pool], run.device)
+        p = to_class(p) if to_class else p
         y = torch.tensor([r[1] for r in pool])
         return {"acc": round(float((p.argmax(1) == y).float().mean()), 3), "n": len(pool)}
 
@@ -287,8 +290,85 @@ def train_sadt(run, name, params, rows, valid_rows, weights, minutes, refresh=No
     return t
 
 
+# The trunk learns every kind of thing that has a box, and its absence: many more
+# lesions than the largest primaries alone, once for the five folds and KSF.
+KINDS = 15  # hp_phantom_kind 0..12 (what an annotator would box), 13 other, 14 nothing
+
+
+def kind_label(row):
+    kind = int(row["kind"])
+    return 14 if kind < 0 else min(kind, 13)
+
+
+class Balanced:
+    """rng.choice on this: a label by the root of its frequency, then a row of it."""
+
+    def __init__(self, rng):
+        self.rng, self.by, self.count = rng, {}, 0
+
+    def add(self, rows):
+        for r in rows[self.count:]:
+            self.by.setdefault(r[1], []).append(r)
+        self.count = len(rows)
+        self.labels = sorted(self.by)
+        self.weights = [len(self.by[k]) ** .5 for k in self.labels]
+        return self
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, _index):
+        label = self.rng.choices(self.labels, self.weights)[0]
+        return self.rng.choice(self.by[label])
+
+
+def train_trunk(run):
+    spec = SMALL["classify"]
+    files = run.files("slices", is_train)
+    files.wait(20)
+    patches, pool = Patches(files, kind_label), Balanced(random.Random(5))
+    valid = Patches(run.files("slices", is_valid), classify_label)
+
+    def check_rows():
+        """Validation by the class that the subtype belongs to."""
+        return [(s, k, hu, rect, row) for s, k, hu, rect, row in valid.refresh()
+                if int(row["rank"]) == 0]
+
+    train_sadt(run, "trunk", {**spec["params"], "classes": KINDS},
+               lambda: pool.add(patches.refresh()), check_rows, [1.] * KINDS,
+               run.minutes["trunk"], seed=77, to_class=kind_to_class)
+
+
+CLASS_OF_KIND = [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
+
+
+def kind_to_class(p):
+    """Probabilities of the kinds -> of the four classes."""
+    out = torch.zeros(len(p), 4)
+    for kind, c in enumerate(CLASS_OF_KIND):
+        out[:, c] += p[:, kind]
+    return out
+
+
+def start_from_trunk(net, run):
+    """Everything but the FC from the trunk, when it is there and has the same widths."""
+    path = os.path.join(run.work, "trunk.pt")
+    if not os.path.exists(path):
+        return
+    state = torch.load(path, weights_only=False)["net"]
+    own = net.state_dict()
+    fit = {k: v for k, v in state.items() if not k.startswith("fc.")
+           and k in own and own[k].shape == v.shape}
+    own.update(fit)
+    net.load_state_dict(own)
+    print(f"started from the trunk: {len(fit)} of {len(own)} tensors", flush=True)
+
+
 def fold_of(seed):
-    """Five folds by patient; classes follow the seed, so hashing stratifies on average."""
+    """Five folds by patient; classes follow the seed, so hashing stratifies on average.
+
+    The trunk has seen all folds: a fold's own validation is optimistic, and only the
+    held-out cohorts count."""
     return random.Random(seed * 31 + 5).randrange(5)
 
 
@@ -312,7 +392,7 @@ def train_classify(run, folds=range(5), changes=None, name="cls", minutes=None):
         train = [r for r in rows if fold_of(r[0]) != k]
         valid = [r for r in rows if fold_of(r[0]) == k and int(r[4]["rank"]) == 0]
         train_sadt(run, f"{name}{k}", params, lambda: train, lambda: valid, weights,
-                   minutes or run.minutes["classify"], seed=k)
+                   minutes or run.minutes["classify"], seed=k, lr=1e-3, trunk=True)
 
 
 def ksf_label(row):
@@ -342,7 +422,7 @@ def train_ksf(run):
 
     pool = EvenPool(by, random.Random(4))
     train_sadt(run, "ksf", spec["params"], lambda: pool, lambda: valid, [1., 1.],
-               run.minutes["ksf"], seed=9)
+               run.minutes["ksf"], seed=9, lr=1e-3, trunk=True)
 
 
 class EvenPool:

@@ -126,10 +126,7 @@ def whole_pipeline(docs):
             c = (box[:3] + box[3:]) / 2
             inside = any(np.all(c >= p[:3]) and np.all(c <= p[3:]) for p in map(np.array, primaries))
         hits["centre_1"].append(bool(inside))
-        chosen = d.get("primary_index", f.get("primary_index", -1))
-        if chosen is None or chosen < 0:
-            accepted = [i for i, c in enumerate(cands) if (c.get("p_primary") or 0) >= .5]
-            chosen = accepted[0] if accepted else (0 if cands else -1)
+        chosen = (f.get("primary") or {}).get("index", -1)
         hits["top1_after_ksf"].append(chosen >= 0 and best[chosen] >= .1)
         for c, b in zip(cands, best):
             p = c.get("p_primary")

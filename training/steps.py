@@ -112,7 +112,7 @@ SMALL_STRIDE = (2, 4, 4)
 
 # Most of the budget goes on windows around lesions, the end on whole crops: on the
 # CPU that doubles how many lesions a minute shows.
-DETECTOR_WINDOW, WINDOW_SHARE = (48, 112, 160), .75
+DETECTOR_WINDOW, WINDOW_SHARE = (48, 112, 160), .7
 
 
 def train_detector(run, batch=4):

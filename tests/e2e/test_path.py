@@ -52,7 +52,7 @@ def check_objects(pacs, uid, study_folder, folder):
         need(ds.PatientID == source.PatientID and ds.PatientName == source.PatientName,
              "patient differs")
         need(re.match(r"2\.25\.\d+$", ds.SOPInstanceUID), "UID is not name-based")
-        text = run("dcmdump", path).stdout.lower()
+        text = run("dcmdump", "+L", path).stdout.lower()
         need("research use" in text, f"{path} does not say research use only")
     if world.shutil.which("dciodvfy"):
         check_validators(paths)

@@ -413,7 +413,7 @@ void hp_ledger_call(hp_ledger *l, hp_ledger_fn fn, hp_ledger_done_cb done, void 
 
 void hp_ledger_association(hp_ledger *l, const char *study_uid, int change)
 {
-    carried *c = NULL;
+    carried *c = NULL, fresh = {.count = 0};
 
     for (size_t i = 0; i < l->carried_count && c == NULL; i++)
         if (strcmp(l->carried[i].study.text, study_uid) == 0)
@@ -428,9 +428,9 @@ void hp_ledger_association(hp_ledger *l, const char *study_uid, int change)
             l->carried = more;
             l->carried_cap = cap;
         }
+        snprintf(fresh.study.text, sizeof fresh.study.text, "%s", study_uid);
         c = &l->carried[l->carried_count++];
-        memset(c, 0, sizeof *c);
-        snprintf(c->study.text, sizeof c->study.text, "%s", study_uid);
+        *c = fresh;
     }
     if (c == NULL)
         return;

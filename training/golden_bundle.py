@@ -10,11 +10,14 @@ Keys, p = NC A V D:
   rows.boxes (m, 4), rows.mask (m, 1, 32, 32): crop boxes in pixels and grid masks of
                      the slice rows, 256 px centred on round(box centre - 128)
   ksf.logit (m, 2), cls{0-4}.logit (m, 4)
-Metadata: `seed`, `bundle` (sha256 of bundle.yaml).
+Metadata: `seed`, `bundle` (sha256 of bundle.yaml), `inputs` (sha256 over the bytes of
+`hu` of liver, detect, seg, slices): a phantom that draws other bytes needs new outputs.
 """
+import hashlib
 import os
 
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from . import bundle, data, decode
@@ -25,9 +28,11 @@ CROP = 256
 
 
 def nets_of(stage, folder):
-    spec = bundle.SMALL[stage]
-    return [bundle.load_folded(spec["arch"], spec["params"],
-                               os.path.join(folder, stem + ".safetensors")) for stem in spec["files"]]
+    """As the folder's own bundle.yaml says: the presets here may have moved on."""
+    with open(os.path.join(folder, "bundle.yaml"), encoding="utf-8") as f:
+        spec = yaml.safe_load(f)["stages"][stage]
+    return [bundle.load_folded(spec["arch"], spec["params"], os.path.join(folder, e["file"]))
+            for e in spec.get("files", [spec])]
 
 
 def make(folder, files):
@@ -63,11 +68,20 @@ def make(folder, files):
     return {k: v.detach().float().contiguous() for k, v in out.items()}
 
 
+def inputs_digest(files):
+    h = hashlib.sha256()
+    for what in ("liver", "detect", "seg", "slices"):
+        with files(what).open(SEED) as f:
+            h.update(f.get_tensor("hu").contiguous().numpy().tobytes())
+    return h.hexdigest()
+
+
 def write(folder, files, path):
     with torch.no_grad():
         tensors = make(folder, files)
     save_file(tensors, path + ".part", metadata={
-        "seed": str(SEED), "bundle": bundle.sha256_file(os.path.join(folder, "bundle.yaml"))})
+        "seed": str(SEED), "inputs": inputs_digest(files),
+        "bundle": bundle.sha256_file(os.path.join(folder, "bundle.yaml"))})
     os.chmod(path + ".part", 0o644)
     os.replace(path + ".part", path)
     print(f"golden {path} {os.path.getsize(path)} bytes", flush=True)

@@ -229,6 +229,32 @@ static void test_small__texture_logits_agree(void **state)
     hp_safetensors_free(in);
 }
 
+/* The phantom must draw the bytes that PyTorch saw. */
+static void check_inputs(void)
+{
+    static const char *const PARTS[] = {"liver", "detect", "seg", "slices"};
+    const char *made_from = hp_safetensors_metadata(golden, "inputs");
+    hp_sha256 sum;
+    uint8_t digest[32];
+    char hex[HP_SHA256_HEX];
+
+    hp_sha256_init(&sum);
+    for (int i = 0; i < 4; i++) {
+        hp_safetensors *s = part(PARTS[i]);
+        const hp_tensor *hu = hp_safetensors_find(s, "hu");
+
+        hp_sha256_add(&sum, hu->data, hp_tensor_count(hu) * sizeof(int16_t));
+        hp_safetensors_free(s);
+    }
+    hp_sha256_end(&sum, digest);
+    hp_sha256_hex(digest, hex);
+    if (made_from == NULL || strcmp(made_from, hex) != 0) {
+        print_error("the phantom or hepar-prepare draws other bytes than "
+                    "tests/golden/small.safetensors was made from: ./dev train --golden\n");
+        fail();
+    }
+}
+
 static int setup(void **state)
 {
     hp_prepare o = {.motion_mm = 2, .overlap = 1, .threads = 1,
@@ -244,6 +270,7 @@ static int setup(void **state)
     seed = (uint64_t)n;
     o.out = folder;
     assert_ok(hp_prepare_tensors(&o, seed, &err), &err);
+    check_inputs();
     assert_ok(hp_model_load(bundle_dir, false, &model, &err), &err);
     assert_string_equal(model->sha256, hp_safetensors_metadata(golden, "bundle"));
     assert_ok(hp_backend_open("cpu", 1, &backend, &err), &err);

@@ -182,6 +182,16 @@ static void add_warnings(facts *t, const hp_findings *f, const hp_candidate *c)
                  f->liver_note);
 }
 
+/* Box and outline were found in the venous phase; where the other phases are
+ * placed by the scanner's coordinates, breathing shifts them. */
+static bool by_coordinates(const hp_findings *f)
+{
+    for (int p = 0; p < HP_PHASES; p++)
+        if (strcmp(f->registration[p], "coordinates") == 0)
+            return true;
+    return false;
+}
+
 static void add_size(facts *t, const hp_candidate *c)
 {
     if (c->long_axis_mm > 0) {
@@ -215,6 +225,8 @@ static void draw_facts(cairo_t *cr, hp_rect r, const hp_report *report, const hp
                  key->instance_number);
     hp_report__phases(f, phases, sizeof phases);
     add_fact(&t, ink_text, "Phases used", "%s", phases);
+    if (by_coordinates(f))
+        add_fact(&t, ink_text, "Alignment", "coordinates only");
     add_fact(&t, ink_text, "Candidates", "%d", f->candidate_count);
     if (f->liver_ml > 0)
         add_fact(&t, ink_text, "Liver volume", "%.0f mL", f->liver_ml);
@@ -244,7 +256,8 @@ static void write_headline(const hp_report *r, int index, char *ret, size_t size
         snprintf(ret, size, "Lesion %d: %s, %ld%%", number, f->classes[f->class_index].meaning,
                  lround(100 * f->probabilities[f->class_index]));
     else
-        snprintf(ret, size, "Lesion %d: detected, no class", number);
+        snprintf(ret, size, "Lesion %d: detected (%ld%%), no class", number,
+                 lround(100 * f->candidates[index].score));
 }
 
 static void draw_key_image(cairo_t *cr, const hp_report *r, int index)

@@ -26,13 +26,16 @@ static const double pad = 18;
 /* Detect-only: what was found, since no class can be given. */
 static void draw_candidates(cairo_t *cr, hp_rect r, const hp_findings *f, const hp_candidate *c)
 {
-    double y = r.y + 148;
+    const double step = f->candidate_count > 0
+                            ? fmin(32, (r.h - 148) / f->candidate_count)
+                            : 32;
+    double y = r.y + 144;
 
     hp_paint_text(cr, r.x + pad, r.y + 34, r.w - 2 * pad, 21, true, HP_LEFT, ink_text,
                   "Candidates, without a class");
     hp_paint_paragraph(cr, r.x + pad, r.y + 70, r.w - 2 * pad, r.y + 110, 18, ink_dim,
                        "A class is given only when every phase that the model needs is there.");
-    for (int i = 0; i < f->candidate_count && y < r.y + r.h - 12; i++, y += 32) {
+    for (int i = 0; i < f->candidate_count; i++, y += step) {
         const hp_candidate *k = &f->candidates[i];
         rgb ink = k == c ? ink_lesion : ink_text;
         char text[64];
@@ -133,7 +136,8 @@ static bool find_range(axis *a, const hp_candidate *c)
     for (int i = 6; i >= 0; i--)
         if ((hi - lo) / steps[i] <= 4)
             a->step = steps[i];
-    a->lo = floor((lo - 0.2 * a->step) / a->step) * a->step;
+    /* Room for the numbers below and above the points. */
+    a->lo = floor((lo - 0.6 * a->step) / a->step) * a->step;
     a->hi = ceil((hi + 0.45 * a->step) / a->step) * a->step;
     return true;
 }
@@ -198,8 +202,6 @@ static void draw_numbers(cairo_t *cr, const axis *a, const hp_candidate *c)
 
             if (!isfinite(hu))
                 continue;
-            if (y > a->plot.y + a->plot.h - 2)
-                y = at_y(a, hu) - 12;
             snprintf(number, sizeof number, "%ld", lround(hu));
             hp_paint_text_on_image(cr, at_x(a, p), y, 17, true, HP_CENTRE,
                                    i ? ink_liver : ink_lesion, number);

@@ -140,8 +140,9 @@ static double to_y(const hp_rect *r, const hp_view *v, double mm)
 }
 
 /* The outline follows voxel edges; thin and faint, it only says where the
- * network saw liver. */
-static void draw_liver(cairo_t *cr, const hp_rect *r, const hp_volume *liver, const hp_view *v)
+ * network saw liver in the venous phase, and fainter still in the others. */
+static void draw_liver(cairo_t *cr, const hp_rect *r, const hp_volume *liver, const hp_view *v,
+                       bool venous)
 {
     const hp_geom *g = &liver->geom;
     const int ny = g->n[HP_Y], nx = g->n[HP_X];
@@ -161,7 +162,7 @@ static void draw_liver(cairo_t *cr, const hp_rect *r, const hp_volume *liver, co
                 cairo_line_to(cr, to_x(r, v, (x + 1) * sx), to_y(r, v, (y + 1) * sy));
             }
         }
-    hp_paint_ink_alpha(cr, ink_liver, 0.55);
+    hp_paint_ink_alpha(cr, ink_liver, venous ? 0.65 : 0.35);
     cairo_set_line_width(cr, 1.2);
     cairo_set_line_cap(cr, CAIRO_LINE_CAP_ROUND);
     cairo_stroke(cr);
@@ -273,8 +274,8 @@ static double draw_value(cairo_t *cr, double x, double y, rgb c, const char *nam
         snprintf(value, sizeof value, "%ld HU", lround(hu));
     else
         snprintf(value, sizeof value, "-");
-    x += hp_paint_text(cr, x, y, 100, 18, false, HP_LEFT, ink_dim, name) + 8;
-    return x + hp_paint_text(cr, x, y, 100, 19, true, HP_LEFT, c, value) + 22;
+    x += hp_paint_text(cr, x, y, 100, 18, false, HP_LEFT, ink_dim, name) + 7;
+    return x + hp_paint_text(cr, x, y, 100, 18, true, HP_LEFT, c, value) + 16;
 }
 
 static void draw_values(cairo_t *cr, const hp_rect *r, const hp_candidate *c, hp_phase phase)
@@ -286,7 +287,7 @@ static void draw_values(cairo_t *cr, const hp_rect *r, const hp_candidate *c, hp
     x = draw_value(cr, x, y, ink_liver, "liver", c->hu_liver[phase]);
     if (isfinite(d)) {
         snprintf(diff, sizeof diff, "diff %+ld", lround(d));
-        hp_paint_text(cr, r->x + r->w, y, r->x + r->w - x, 19, true, HP_RIGHT, ink_text, diff);
+        hp_paint_text(cr, r->x + r->w, y, r->x + r->w - x, 18, true, HP_RIGHT, ink_text, diff);
     }
 }
 
@@ -310,7 +311,7 @@ void hp_panel_draw(cairo_t *cr, hp_rect r, const hp_report *report, const hp_can
     cairo_clip(cr);
     draw_pixels(cr, r, v, view);
     if (report->liver != NULL && view->z < report->liver->geom.n[HP_Z])
-        draw_liver(cr, &r, report->liver, view);
+        draw_liver(cr, &r, report->liver, view, phase == HP_PHASE_V);
     draw_box(cr, &r, c, view);
     draw_letters(cr, &r, &v->geom);
     draw_scale(cr, &r, view);

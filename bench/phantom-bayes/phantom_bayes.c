@@ -14,7 +14,14 @@
 
 /* Texture is its length and its amplitude; the correlation between phases needs
  * two registered phases to be seen, so it has an observer of its own. */
-enum { SEE_CORE_V = 1, SEE_CORE = 2, SEE_RIM = 4, SEE_TEXTURE = 8, SEE_RHO = 16, N = 40000 };
+enum {
+    SEE_CORE_V = 1,
+    SEE_CORE = 2,
+    SEE_RIM = 4,
+    SEE_TEXTURE = 8,
+    SEE_RHO = 16,
+    N = 40000
+};
 
 static const struct observer {
     const char *name;
@@ -42,7 +49,8 @@ static double log_normal(double v, double mean, double sd)
  * Its inverse is known: with e = z / sd, e'C^-1 e = (sum e^2 - k (sum e)^2) / .55. */
 static double log_core(const hp_phantom_lesion *l, const hp_phantom_subtype *s, double o)
 {
-    double sum = 0, square = 0, logs = log_normal(l->core_dhu[0], s->core_dhu[0], hp_phantom_core_sd[0] * o);
+    double sum = 0, square = 0,
+           logs = log_normal(l->core_dhu[0], s->core_dhu[0], hp_phantom_core_sd[0] * o);
     for (int ph = 1; ph < HP_PHASES; ph++) {
         double e = (l->core_dhu[ph] - s->core_dhu[ph]) / (hp_phantom_core_sd[ph] * o);
         sum += e;
@@ -51,11 +59,13 @@ static double log_core(const hp_phantom_lesion *l, const hp_phantom_subtype *s, 
     return logs - .5 * (square - .45 / (.55 + 3 * .45) * sum * sum) / .55;
 }
 
-static double log_likelihood(const hp_phantom_lesion *l, const hp_phantom_subtype *s, int see, double o)
+static double log_likelihood(const hp_phantom_lesion *l, const hp_phantom_subtype *s,
+                             int see, double o)
 {
     double v = 0;
     if (see & SEE_CORE_V)
-        v += log_normal(l->core_dhu[HP_PHASE_V], s->core_dhu[HP_PHASE_V], hp_phantom_core_sd[HP_PHASE_V] * o);
+        v += log_normal(l->core_dhu[HP_PHASE_V], s->core_dhu[HP_PHASE_V],
+                        hp_phantom_core_sd[HP_PHASE_V] * o);
     if (see & SEE_CORE)
         v += log_core(l, s, o);
     for (int ph = 1; (see & SEE_RIM) && ph < HP_PHASES; ph++)
@@ -83,7 +93,8 @@ static int decide(const hp_phantom_lesion *l, int see, double overlap, const dou
 
 int main(void)
 {
-    static const double mix[HP_PH_CLASSES] = {.60, .08, .16, .24}; /* sums to 1.08; normalised below */
+    static const double mix[HP_PH_CLASSES] = {.60, .08, .16,
+                                              .24}; /* sums to 1.08; normalised below */
     double total = 0;
     bool bad = false;
     for (int c = 0; c < HP_PH_CLASSES; c++)
@@ -110,8 +121,10 @@ int main(void)
             printf("%-30s %8.3f %9.3f   (ceiling)\n", o->name, f1, accuracy);
             continue;
         }
-        bool out = fabs(f1 - o->f1) > o->slack || (o->accuracy > 0 && fabs(accuracy - o->accuracy) > o->slack);
-        printf("%-30s %8.3f %9.3f   F1 %.3f +- %.2f%s\n", o->name, f1, accuracy, o->f1, o->slack, out ? "   LEFT ITS WINDOW" : "");
+        bool out = fabs(f1 - o->f1) > o->slack ||
+                   (o->accuracy > 0 && fabs(accuracy - o->accuracy) > o->slack);
+        printf("%-30s %8.3f %9.3f   F1 %.3f +- %.2f%s\n", o->name, f1, accuracy, o->f1,
+               o->slack, out ? "   LEFT ITS WINDOW" : "");
         bad = bad || out;
     }
     return bad;

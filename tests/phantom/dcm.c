@@ -11,7 +11,8 @@ static void head(hp_buf *b, uint32_t tag, const char *vr, size_t len)
     hp_buf_u16le(b, (uint16_t)(tag >> 16));
     hp_buf_u16le(b, (uint16_t)tag);
     hp_buf_put(b, vr, 2);
-    if (!strcmp(vr, "OB") || !strcmp(vr, "OW") || !strcmp(vr, "SQ") || !strcmp(vr, "UT") || !strcmp(vr, "UN")) {
+    if (!strcmp(vr, "OB") || !strcmp(vr, "OW") || !strcmp(vr, "SQ") ||
+        !strcmp(vr, "UT") || !strcmp(vr, "UN")) {
         hp_buf_u16le(b, 0);
         hp_buf_u32le(b, (uint32_t)len);
     } else {
@@ -81,7 +82,8 @@ void dcm_item_close(hp_buf *b)
     }
 }
 
-hp_code dcm_write(const char *path, const char *sop_class, const char *sop_instance, const hp_buf *dataset, hp_error *reterr)
+hp_code dcm_write(const char *path, const char *sop_class, const char *sop_instance,
+                  const hp_buf *dataset, hp_error *reterr)
 {
     hp_buf m = HP_BUF_INIT, f = HP_BUF_INIT;
     static const uint8_t version[2] = {0, 1}, zero[128];
@@ -103,7 +105,9 @@ hp_code dcm_write(const char *path, const char *sop_class, const char *sop_insta
         FILE *o = fopen(path, "wb");
         if (!o)
             rc = hp_fail_errno(reterr, errno, "%s", path);
-        else if ((fwrite(f.data, 1, f.len, o) != f.len) | (fwrite(dataset->data, 1, dataset->len, o) != dataset->len) | (fclose(o) != 0))
+        else if ((fwrite(f.data, 1, f.len, o) != f.len) |
+                 (fwrite(dataset->data, 1, dataset->len, o) != dataset->len) |
+                 (fclose(o) != 0))
             rc = hp_fail(reterr, HP_E_IO, "writing %s", path);
     }
     hp_buf_done(&m);

@@ -33,18 +33,51 @@ static const char help[] =
     "  --tilt DEG          the gantry is tilted\n"
     "  --second-patient    every other slice has another PatientID\n";
 
-enum { OPT_SEED = 256, OPT_CLASS, OPT_VENDOR, OPT_MOTION, OPT_SLICES, OPT_DIAMETER, OPT_OVERLAP, OPT_STRESS, OPT_PLAIN, OPT_TIDY, OPT_THREADS, OPT_NO_TRUTH, OPT_DROP_PHASE, OPT_DROP_SLICE, OPT_TILT, OPT_SECOND, OPT_OUT, OPT_HELP };
+enum {
+    OPT_SEED = 256,
+    OPT_CLASS,
+    OPT_VENDOR,
+    OPT_MOTION,
+    OPT_SLICES,
+    OPT_DIAMETER,
+    OPT_OVERLAP,
+    OPT_STRESS,
+    OPT_PLAIN,
+    OPT_TIDY,
+    OPT_THREADS,
+    OPT_NO_TRUTH,
+    OPT_DROP_PHASE,
+    OPT_DROP_SLICE,
+    OPT_TILT,
+    OPT_SECOND,
+    OPT_OUT,
+    OPT_HELP
+};
 
-static const struct option longs[] = {
-    {"seed", 1, NULL, OPT_SEED}, {"class", 1, NULL, OPT_CLASS}, {"vendor", 1, NULL, OPT_VENDOR}, {"motion-mm", 1, NULL, OPT_MOTION},
-    {"slices", 1, NULL, OPT_SLICES}, {"diameter-mm", 1, NULL, OPT_DIAMETER}, {"overlap", 1, NULL, OPT_OVERLAP}, {"stress", 0, NULL, OPT_STRESS},
-    {"no-distractors", 0, NULL, OPT_PLAIN}, {"tidy", 0, NULL, OPT_TIDY}, {"threads", 1, NULL, OPT_THREADS}, {"no-truth", 0, NULL, OPT_NO_TRUTH},
-    {"drop-phase", 1, NULL, OPT_DROP_PHASE}, {"drop-slice", 0, NULL, OPT_DROP_SLICE}, {"tilt", 1, NULL, OPT_TILT}, {"second-patient", 0, NULL, OPT_SECOND},
-    {"out", 1, NULL, OPT_OUT}, {"help", 0, NULL, OPT_HELP}, {NULL, 0, NULL, 0}};
+static const struct option longs[] = {{"seed", 1, NULL, OPT_SEED},
+                                      {"class", 1, NULL, OPT_CLASS},
+                                      {"vendor", 1, NULL, OPT_VENDOR},
+                                      {"motion-mm", 1, NULL, OPT_MOTION},
+                                      {"slices", 1, NULL, OPT_SLICES},
+                                      {"diameter-mm", 1, NULL, OPT_DIAMETER},
+                                      {"overlap", 1, NULL, OPT_OVERLAP},
+                                      {"stress", 0, NULL, OPT_STRESS},
+                                      {"no-distractors", 0, NULL, OPT_PLAIN},
+                                      {"tidy", 0, NULL, OPT_TIDY},
+                                      {"threads", 1, NULL, OPT_THREADS},
+                                      {"no-truth", 0, NULL, OPT_NO_TRUTH},
+                                      {"drop-phase", 1, NULL, OPT_DROP_PHASE},
+                                      {"drop-slice", 0, NULL, OPT_DROP_SLICE},
+                                      {"tilt", 1, NULL, OPT_TILT},
+                                      {"second-patient", 0, NULL, OPT_SECOND},
+                                      {"out", 1, NULL, OPT_OUT},
+                                      {"help", 0, NULL, OPT_HELP},
+                                      {NULL, 0, NULL, 0}};
 
 static int usage(const char *what, const char *value)
 {
-    fprintf(stderr, "hepar-phantom: %s%s%s (see --help)\n", what, value ? ": " : "", value ? value : "");
+    fprintf(stderr, "hepar-phantom: %s%s%s (see --help)\n", what, value ? ": " : "",
+            value ? value : "");
     return 2;
 }
 
@@ -67,12 +100,16 @@ int main(int argc, char **argv)
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         int64_t i = 0;
         double d = 0;
-        if ((c == OPT_SEED || c == OPT_SLICES || c == OPT_THREADS) && (!hp_parse_i64(optarg, &i) || i < 0 || (c != OPT_SEED && i > 2000)))
+        if ((c == OPT_SEED || c == OPT_SLICES || c == OPT_THREADS) &&
+            (!hp_parse_i64(optarg, &i) || i < 0 || (c != OPT_SEED && i > 2000)))
             return usage("not a usable number", optarg);
-        if ((c == OPT_MOTION || c == OPT_DIAMETER || c == OPT_OVERLAP || c == OPT_TILT) && !hp_parse_double(optarg, &d))
+        if ((c == OPT_MOTION || c == OPT_DIAMETER || c == OPT_OVERLAP || c == OPT_TILT) &&
+            !hp_parse_double(optarg, &d))
             return usage("not a number", optarg);
         switch (c) {
-        case OPT_SEED: o.seed = (uint64_t)i; break;
+        case OPT_SEED:
+            o.seed = (uint64_t)i;
+            break;
         case OPT_CLASS:
             if ((o.cls = index_of(optarg, classes, 4)) < 0)
                 return usage("no such class", optarg);
@@ -81,26 +118,55 @@ int main(int argc, char **argv)
             if ((o.vendor = index_of(optarg, vendors, 4)) < 0)
                 return usage("no such vendor", optarg);
             break;
-        case OPT_MOTION: o.motion_mm = d; break;
-        case OPT_SLICES: o.slices = (int)i; break;
-        case OPT_DIAMETER: o.diameter_mm = d; break;
-        case OPT_OVERLAP: o.overlap = d; break;
-        case OPT_STRESS: o.stress = true; break;
-        case OPT_PLAIN: o.no_distractors = true; break;
-        case OPT_TIDY: s.tidy = true; break;
-        case OPT_THREADS: s.threads = (int)i; break;
-        case OPT_NO_TRUTH: s.no_truth = true; break;
+        case OPT_MOTION:
+            o.motion_mm = d;
+            break;
+        case OPT_SLICES:
+            o.slices = (int)i;
+            break;
+        case OPT_DIAMETER:
+            o.diameter_mm = d;
+            break;
+        case OPT_OVERLAP:
+            o.overlap = d;
+            break;
+        case OPT_STRESS:
+            o.stress = true;
+            break;
+        case OPT_PLAIN:
+            o.no_distractors = true;
+            break;
+        case OPT_TIDY:
+            s.tidy = true;
+            break;
+        case OPT_THREADS:
+            s.threads = (int)i;
+            break;
+        case OPT_NO_TRUTH:
+            s.no_truth = true;
+            break;
         case OPT_DROP_PHASE:
             if ((k = (int)hp_phase_parse(optarg)) < 0)
                 return usage("no such phase", optarg);
             s.drop_phase[k] = true;
             break;
-        case OPT_DROP_SLICE: s.drop_slice = true; break;
-        case OPT_TILT: s.tilt_deg = d; break;
-        case OPT_SECOND: s.second_patient = true; break;
-        case OPT_OUT: out = optarg; break;
-        case OPT_HELP: fputs(help, stdout); return 0;
-        default: return usage("unknown option", NULL);
+        case OPT_DROP_SLICE:
+            s.drop_slice = true;
+            break;
+        case OPT_TILT:
+            s.tilt_deg = d;
+            break;
+        case OPT_SECOND:
+            s.second_patient = true;
+            break;
+        case OPT_OUT:
+            out = optarg;
+            break;
+        case OPT_HELP:
+            fputs(help, stdout);
+            return 0;
+        default:
+            return usage("unknown option", NULL);
         }
     }
     if (!out || optind != argc)

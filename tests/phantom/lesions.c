@@ -21,7 +21,9 @@ static const struct subtype {
 };
 const double hp_phantom_core_sd[HP_PHASES] = {6, 15, 13, 11};
 const double hp_phantom_rim_sd[HP_PHASES] = {0, 10, 8, 8};
-static const int first_of[HP_PH_CLASSES + 1] = {HP_PH_HCC_CAPSULE, HP_PH_ICC_RIM, HP_PH_HEMANGIOMA, HP_PH_MET_HYPO, HP_PH_MET_HYPER + 1};
+static const int first_of[HP_PH_CLASSES + 1] = {HP_PH_HCC_CAPSULE, HP_PH_ICC_RIM,
+                                                HP_PH_HEMANGIOMA, HP_PH_MET_HYPO,
+                                                HP_PH_MET_HYPER + 1};
 static const struct {
     int cls;
     bool focal;
@@ -55,12 +57,16 @@ static double clearance(const hp_phantom *p, const double c[3], double r)
 }
 
 /* The best of a hundred draws: deep enough for its size, clear of the others. */
-static bool place(const hp_phantom *p, num_rng *rng, double r, enum where where, double ret[3])
+static bool place(const hp_phantom *p, num_rng *rng, double r, enum where where,
+                  double ret[3])
 {
-    double best = 1e9, want = where == BORDER ? .6 * r : where == OUTWARD ? .12 * r : r + 2;
+    double best = 1e9, want = where == BORDER    ? .6 * r
+                              : where == OUTWARD ? .12 * r
+                                                 : r + 2;
     for (int k = 0, good = 0; k < 160 && good < 1; k++) {
         double c[3];
-        c[0] = num_in(rng, -p->ai, where == ANYWHERE || where == BORDER ? .9 * p->ai : .3 * p->ai);
+        c[0] = num_in(rng, -p->ai,
+                      where == ANYWHERE || where == BORDER ? .9 * p->ai : .3 * p->ai);
         c[1] = p->yi + num_in(rng, -p->bi, .8 * p->bi);
         c[2] = num_in(rng, -230, -8);
         if (where == LEFT_LOBE)
@@ -75,7 +81,9 @@ static bool place(const hp_phantom *p, num_rng *rng, double r, enum where where,
             continue;
         if (d < -.2 * r)
             continue;
-        double miss = where == ANYWHERE || where == LEFT_LOBE || where == FALCIFORM ? (d < want ? want - d : 0) : (d > want ? d - want : want - d);
+        double miss = where == ANYWHERE || where == LEFT_LOBE || where == FALCIFORM
+                          ? (d < want ? want - d : 0)
+                          : (d > want ? d - want : want - d);
         double clear = clearance(p, c, r);
         double score = miss + (clear < 3 ? 2 * (3 - clear) : 0);
         if (score < best) {
@@ -87,7 +95,8 @@ static bool place(const hp_phantom *p, num_rng *rng, double r, enum where where,
     return best < .9 * r + 4;
 }
 
-static hp_ph_lesion *shape(hp_phantom *p, num_rng *r, const double c[3], double d_mm, double lobulation)
+static hp_ph_lesion *shape(hp_phantom *p, num_rng *r, const double c[3], double d_mm,
+                           double lobulation)
 {
     hp_ph_lesion *l = &p->les[p->truth.n_lesions];
     memset(l, 0, sizeof(*l));
@@ -200,22 +209,32 @@ static void enhancement(hp_ph_lesion *l, num_rng *r, int kind, double overlap)
     double common = num_gauss(r);
     l->core[0] = (float)num_normal(r, s->core[0], hp_phantom_core_sd[0] * overlap);
     for (int k = 1; k < 4; k++)
-        l->core[k] = (float)(s->core[k] + overlap * hp_phantom_core_sd[k] * (sqrt(.45) * common + sqrt(.55) * num_gauss(r)));
+        l->core[k] =
+            (float)(s->core[k] + overlap * hp_phantom_core_sd[k] *
+                                     (sqrt(.45) * common + sqrt(.55) * num_gauss(r)));
     for (int k = 1; k < 4; k++)
         l->rim[k] = (float)num_normal(r, s->rim[k - 1], hp_phantom_rim_sd[k] * overlap);
-    l->rim_mm = (float)(s->thick_rim ? num_clamp(d_mm * num_in(r, .1, .25), 3, 8) : num_in(r, 1, 2.5));
+    l->rim_mm = (float)(s->thick_rim ? num_clamp(d_mm * num_in(r, .1, .25), 3, 8)
+                                     : num_in(r, 1, 2.5));
     if (l->rim_mm > .45f * l->r)
         l->rim_mm = .45f * l->r;
     texture(l, r, s->l, s->amp, s->rho);
 }
 
-static void tumour(hp_phantom *p, num_rng *r, int kind, const double c[3], double d_mm, bool primary)
+static void tumour(hp_phantom *p, num_rng *r, int kind, const double c[3], double d_mm,
+                   bool primary)
 {
     hp_ph_lesion *l = shape(p, r, c, d_mm, num_in(r, .05, .20));
     enhancement(l, r, kind, p->opt.overlap);
     int cls = kinds[kind].cls;
-    double p_scar = kind == HP_PH_FNH ? .5 : cls == HP_PH_HCC ? .1 : cls == HP_PH_ICC ? .15 : 0;
-    double p_necrosis = cls == HP_PH_HCC ? .15 : cls == HP_PH_ICC ? .2 : cls == HP_PH_METASTASIS ? .4 : 0;
+    double p_scar = kind == HP_PH_FNH  ? .5
+                    : cls == HP_PH_HCC ? .1
+                    : cls == HP_PH_ICC ? .15
+                                       : 0;
+    double p_necrosis = cls == HP_PH_HCC          ? .15
+                        : cls == HP_PH_ICC        ? .2
+                        : cls == HP_PH_METASTASIS ? .4
+                                                  : 0;
     if (num_chance(r, p_scar) && d_mm > 18)
         scar_arms(l, r);
     if (num_chance(r, p_necrosis) && d_mm > 15) {
@@ -232,7 +251,11 @@ bool hp_phantom_subtype_at(int kind, hp_phantom_subtype *ret)
     if (kind < 0 || kind > HP_PH_MET_HYPER)
         return false;
     const struct subtype *s = &subtypes[kind];
-    *ret = (hp_phantom_subtype){.cls = kinds[kind].cls, .share = s->share, .texture_mm = s->l, .texture_hu = s->amp, .rho = s->rho};
+    *ret = (hp_phantom_subtype){.cls = kinds[kind].cls,
+                                .share = s->share,
+                                .texture_mm = s->l,
+                                .texture_hu = s->amp,
+                                .rho = s->rho};
     for (int ph = 0; ph < HP_PHASES; ph++) {
         ret->core_dhu[ph] = s->core[ph];
         ret->rim_dhu[ph] = ph ? s->rim[ph - 1] : 0;
@@ -247,7 +270,15 @@ void hp_phantom_sample(uint64_t seed, int cls, double overlap, hp_phantom_lesion
     int kind = pick_kind(&r, cls);
     l.r = (float)(num_clamp(num_lognormal(&r, 38, .5), 12, 120) / 2);
     enhancement(&l, &r, kind, overlap);
-    *ret = (hp_phantom_lesion){.kind = kind, .cls = cls, .primary = true, .focal = true, .diameter_mm = 2 * l.r, .rim_mm = l.rim_mm, .texture_mm = 3 / l.tex_cell, .texture_hu = l.tex_amp[HP_PHASE_V], .rho = l.rho};
+    *ret = (hp_phantom_lesion){.kind = kind,
+                               .cls = cls,
+                               .primary = true,
+                               .focal = true,
+                               .diameter_mm = 2 * l.r,
+                               .rim_mm = l.rim_mm,
+                               .texture_mm = 3 / l.tex_cell,
+                               .texture_hu = l.tex_amp[HP_PHASE_V],
+                               .rho = l.rho};
     for (int ph = 0; ph < HP_PHASES; ph++) {
         ret->core_dhu[ph] = l.core[ph];
         ret->rim_dhu[ph] = l.rim[ph];
@@ -267,11 +298,16 @@ static void primaries(hp_phantom *p)
             cls = k;
     }
     p->truth.cls = cls;
-    double d = p->opt.stress ? num_clamp(num_lognormal(&r, 70, .6), 20, 180) : num_clamp(num_lognormal(&r, 38, .5), 12, 120);
+    double d = p->opt.stress ? num_clamp(num_lognormal(&r, 70, .6), 20, 180)
+                             : num_clamp(num_lognormal(&r, 38, .5), 12, 120);
     if (p->opt.diameter_mm > 0)
         d = p->opt.diameter_mm;
     double w = num_u01(&r);
-    enum where where = p->opt.stress && w < .4 ? LEFT_LOBE : (p->opt.stress ? w < .7 : w > .94) ? OUTWARD : w < .25 ? BORDER : w < .28 ? LEFT_LOBE : ANYWHERE;
+    enum where where = p->opt.stress && w < .4              ? LEFT_LOBE
+                       : (p->opt.stress ? w < .7 : w > .94) ? OUTWARD
+                       : w < .25                            ? BORDER
+                       : w < .28                            ? LEFT_LOBE
+                                                            : ANYWHERE;
     double c[3] = {-.5 * p->ai, p->yi, -80};
     place(p, &r, d / 2, where, c);
     int kind = pick_kind(&r, cls);
@@ -287,9 +323,13 @@ static void primaries(hp_phantom *p)
 }
 
 /* Something that is one HU per phase, relative to liver or in itself. */
-static void flat(hp_phantom *p, num_rng *r, int kind, const double c[3], double d, const double hu[4], double sd, double edge, bool absolute, bool soft)
+static void flat(hp_phantom *p, num_rng *r, int kind, const double c[3], double d,
+                 const double hu[4], double sd, double edge, bool absolute, bool soft)
 {
-    hp_ph_lesion *l = shape(p, r, c, d, kind == HP_PH_SCAR ? .2 : kind == HP_PH_CYST ? .06 : .12);
+    hp_ph_lesion *l = shape(p, r, c, d,
+                            kind == HP_PH_SCAR   ? .2
+                            : kind == HP_PH_CYST ? .06
+                                                 : .12);
     double shift = num_normal(r, 0, sd);
     for (int ph = 0; ph < HP_PHASES; ph++)
         l->core[ph] = (float)(hu[ph] + shift);
@@ -303,7 +343,8 @@ static void thrombus(hp_phantom *p, num_rng *r)
 {
     const hp_tube *best = NULL;
     for (int k = 0; k < p->n_liver_tubes; k++)
-        if (p->liver_tube[k].mat == MAT_PORTAL && (!best || (p->liver_tube[k].ra > 3 && num_chance(r, .2))))
+        if (p->liver_tube[k].mat == MAT_PORTAL &&
+            (!best || (p->liver_tube[k].ra > 3 && num_chance(r, .2))))
             best = &p->liver_tube[k];
     if (!best)
         return;
@@ -316,8 +357,11 @@ static void thrombus(hp_phantom *p, num_rng *r)
     n = sqrt(n) + 1e-6;
     const double hu[4] = {45, 55, 68, 66};
     hp_ph_lesion *l = shape(p, r, c, 2 * best->ra + 4, .05);
-    double q = sqrt(d[0] * d[0] + d[1] * d[1]) + 1e-6, wide = best->ra + 1, rad[3] = {n / 2 + 5, wide, wide};
-    double ax[3][3] = {{d[0] / n, d[1] / n, d[2] / n}, {-d[1] / q, d[0] / q, 0}, {-d[0] * d[2] / (n * q), -d[1] * d[2] / (n * q), q / n}};
+    double q = sqrt(d[0] * d[0] + d[1] * d[1]) + 1e-6, wide = best->ra + 1,
+           rad[3] = {n / 2 + 5, wide, wide};
+    double ax[3][3] = {{d[0] / n, d[1] / n, d[2] / n},
+                       {-d[1] / q, d[0] / q, 0},
+                       {-d[0] * d[2] / (n * q), -d[1] * d[2] / (n * q), q / n}};
     for (int j = 0; j < 3; j++) {
         double e = 0;
         for (int k = 0; k < 3; k++) {
@@ -341,7 +385,8 @@ static void wedge(hp_phantom *p, num_rng *r)
     double in_a = num_in(r, 18, 45), in_v = num_in(r, 0, 8);
     const double hu[4] = {0, in_a, in_v, 0};
     hp_ph_lesion *l = shape(p, r, c, d, .1);
-    double v[3] = {c[0] - -.25 * p->ai, c[1] - p->yi, c[2] + 85}, n = sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]) + 1e-6;
+    double v[3] = {c[0] - -.25 * p->ai, c[1] - p->yi, c[2] + 85},
+           n = sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]) + 1e-6;
     for (int k = 0; k < 3; k++)
         l->cone_dir[k] = (float)(v[k] / n);
     l->cone_cos = (float)num_in(r, .8, .93);
@@ -372,7 +417,8 @@ static void distractors(hp_phantom *p)
     double c[3];
     int cysts = num_poisson(&r, 1.2);
     for (int k = 0; k < cysts && k < 6; k++) {
-        double d = num_chance(&r, .1) ? main_d * num_in(&r, 1.02, 1.3) : num_clamp(num_lognormal(&r, 10, .6), 3, 40);
+        double d = num_chance(&r, .1) ? main_d * num_in(&r, 1.02, 1.3)
+                                      : num_clamp(num_lognormal(&r, 10, .6), 3, 40);
         d = num_clamp(d, 3, 110);
         const double hu[4] = {5, 5, 5, 5};
         if (place(p, &r, d / 2, num_chance(&r, .3) ? BORDER : ANYWHERE, c))
@@ -401,9 +447,11 @@ static void distractors(hp_phantom *p)
     if (num_chance(&r, .08))
         thrombus(p, &r);
     if (t->cirrhosis)
-        for (int k = num_int(&r, 3, 10); k > 0 && t->n_lesions < HP_PH_MAX_LESIONS - 6; k--) {
+        for (int k = num_int(&r, 3, 10); k > 0 && t->n_lesions < HP_PH_MAX_LESIONS - 6;
+             k--) {
             double d = num_in(&r, 5, 15);
-            double nc = num_in(&r, 0, 8), ar = num_in(&r, -6, 8), ve = num_in(&r, -14, 2), de = num_in(&r, -12, 2);
+            double nc = num_in(&r, 0, 8), ar = num_in(&r, -6, 8), ve = num_in(&r, -14, 2),
+                   de = num_in(&r, -12, 2);
             const double hu[4] = {nc, ar, ve, de};
             if (place(p, &r, d / 2, ANYWHERE, c))
                 flat(p, &r, HP_PH_NODULE, c, d, hu, 0, num_in(&r, .8, 2), false, false);
@@ -413,7 +461,8 @@ static void distractors(hp_phantom *p)
         double s = t->fatty ? num_in(&r, 12, 25) : -num_in(&r, 15, 32);
         const double hu[4] = {s, s, s, s};
         if (place(p, &r, d / 2, FALCIFORM, c))
-            flat(p, &r, t->fatty ? HP_PH_SPARING : HP_PH_FOCAL_FAT, c, d, hu, 2, num_in(&r, 2, 5), false, true);
+            flat(p, &r, t->fatty ? HP_PH_SPARING : HP_PH_FOCAL_FAT, c, d, hu, 2,
+                 num_in(&r, 2, 5), false, true);
     }
     if (num_chance(&r, .25))
         wedge(p, &r);

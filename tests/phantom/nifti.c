@@ -18,7 +18,8 @@ static void putf(uint8_t *h, int at, double d)
     memcpy(h + at, &v, 4); /* little-endian hosts */
 }
 
-hp_code hp_nifti_write(const char *path, const hp_geom *g, int what, const void *data, hp_error *reterr)
+hp_code hp_nifti_write(const char *path, const hp_geom *g, int what, const void *data,
+                       hp_error *reterr)
 {
     uint8_t h[352] = {0};
     const bool vec = what == 16;
@@ -47,7 +48,8 @@ hp_code hp_nifti_write(const char *path, const hp_geom *g, int what, const void 
     for (int r = 0; r < 3; r++) {
         double sign = r < 2 ? -1 : 1;
         for (int c = 0; c < 3; c++)
-            putf(h, 280 + 16 * r + 4 * c, sign * g->axis[2 - c][r] * g->spacing_mm[2 - c]);
+            putf(h, 280 + 16 * r + 4 * c,
+                 sign * g->axis[2 - c][r] * g->spacing_mm[2 - c]);
         putf(h, 280 + 16 * r + 12, sign * g->origin_mm[r]);
     }
     memcpy(h + 344, "n+1", 4);
@@ -68,7 +70,8 @@ hp_code hp_nifti_write(const char *path, const hp_geom *g, int what, const void 
         for (int c = 0; ok && c < 3; c++) {
             for (size_t i = 0; i < n; i++)
                 row[i] = c < 2 ? -d[3 * i + (size_t)c] : d[3 * i + (size_t)c];
-            ok = gzwrite(f, row, (unsigned)(n * sizeof(float))) == (int)(n * sizeof(float));
+            ok = gzwrite(f, row, (unsigned)(n * sizeof(float))) ==
+                 (int)(n * sizeof(float));
         }
         free(row);
     }

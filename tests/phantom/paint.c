@@ -34,7 +34,8 @@ static void paint_table(const hp_phantom *p, int ph, hp_row *r)
         float x = r->x[i];
         if (fabsf(x) > 215)
             continue;
-        float top = p->table_y + 8 - (8 + x * x * (-1.f / (2 * p->table_r)) + 0) * .0f - x * x / (2 * p->table_r) + 6;
+        float top = p->table_y + 8 - (8 + x * x * (-1.f / (2 * p->table_r)) + 0) * .0f -
+                    x * x / (2 * p->table_r) + 6;
         float d = fabsf(r->y - top) - 1.3f;
         r->hu[i] += clamp01(.5f - d / r->w) * (p->mat[ph][MAT_TABLE] - r->hu[i]);
     }
@@ -42,8 +43,10 @@ static void paint_table(const hp_phantom *p, int ph, hp_row *r)
 
 static void paint_ribs(const hp_phantom *p, int ph, hp_row *r, int a, int b)
 {
-    const float ib = 1 / p->bi, ia = 1 / p->ai, v = (r->y - p->yi) * ib, w = r->w, ip = 1 / p->rib_pitch;
-    const float cort = p->mat[ph][MAT_CORTICAL], mar = p->mat[ph][MAT_MARROW], cart = p->mat[ph][MAT_CARTILAGE];
+    const float ib = 1 / p->bi, ia = 1 / p->ai, v = (r->y - p->yi) * ib, w = r->w,
+                ip = 1 / p->rib_pitch;
+    const float cort = p->mat[ph][MAT_CORTICAL], mar = p->mat[ph][MAT_MARROW],
+                cart = p->mat[ph][MAT_CARTILAGE];
     for (int i = a; i < b; i++) {
         float dr = r->din[i] - 5.5f;
         if (dr > 7 || dr < -7)
@@ -74,7 +77,8 @@ static void paint_trunk(const hp_phantom *p, int ph, hp_row *r)
     hp_ph__squircle(r, p->a, p->b, p->c4, 0, r->t1);
     for (int i = 0; i < r->n; i++)
         if (fabsf(r->t1[i]) < 16) /* nobody is an ellipse */
-            r->t1[i] += 3.2f * hp_ph__tile(p->tile_t, r->x[i] * .028f, r->y * .028f, r->z * .014f);
+            r->t1[i] += 3.2f * hp_ph__tile(p->tile_t, r->x[i] * .028f, r->y * .028f,
+                                           r->z * .014f);
     blend(r->hu, r->t1, 0, r->n, r->w, 15); /* skin */
     for (int i = 0; i < r->n; i++)
         r->t1[i] += 1.8f;
@@ -84,7 +88,8 @@ static void paint_trunk(const hp_phantom *p, int ph, hp_row *r)
     hp_ph__squircle(r, p->aw, p->bw, p->ci, p->yi, r->t2);
     for (int i = 0; i < r->n; i++)
         if (fabsf(r->t2[i]) < 14)
-            r->t2[i] += 2.6f * hp_ph__tile(p->tile_u, r->x[i] * .04f, r->y * .04f, r->z * .02f);
+            r->t2[i] +=
+                2.6f * hp_ph__tile(p->tile_u, r->x[i] * .04f, r->y * .04f, r->z * .02f);
     for (int i = 0; i < r->n; i++)
         r->t2[i] = r->t2[i] > r->t1[i] + 1 ? r->t2[i] : r->t1[i] + 1;
     int a = 0, b = r->n;
@@ -119,7 +124,8 @@ static void paint_cavity(const hp_phantom *p, int ph, hp_row *r)
         float up = clamp01(.5f + r->ddia[i] * iw), hu = fat;
         if (up > 0) {
             float l = lung;
-            float t = hp_ph__tile(p->tile_u, r->px[i] * .42f, r->py[i] * .42f, r->pz[i] * .2f);
+            float t =
+                hp_ph__tile(p->tile_u, r->px[i] * .42f, r->py[i] * .42f, r->pz[i] * .2f);
             l += t > 1.9f ? (t - 1.9f) * 1500 : t * 16;
             l = l > 60 ? 60 : l;
             if (p->has_effusion && r->y > p->effusion_y[r->x[i] > 0])
@@ -129,7 +135,8 @@ static void paint_cavity(const hp_phantom *p, int ph, hp_row *r)
             hu += wall * (mat[MAT_MUSCLE] - hu) * (r->ddia[i] < 3 ? .8f : 0);
         } else {
             /* Mesentery: strands and small vessels. */
-            float t = hp_ph__tile(p->tile_t, r->px[i] * .2f, r->py[i] * .2f, r->pz[i] * .2f);
+            float t =
+                hp_ph__tile(p->tile_t, r->px[i] * .2f, r->py[i] * .2f, r->pz[i] * .2f);
             hu += t * 6 + (t > 1.3f ? (t - 1.3f) * 110 : 0);
         }
         r->hu[i] += c * (hu - r->hu[i]);
@@ -185,7 +192,8 @@ static void paint_gut(const hp_phantom *p, int ph, hp_row *r, const hp_gut *g)
         return;
     for (int i = a; i < b; i++)
         if (fabsf(d[i]) < 12)
-            d[i] += 1.6f * hp_ph__tile(p->tile_u, r->px[i] * .12f, r->py[i] * .12f, r->pz[i] * .12f);
+            d[i] += 1.6f * hp_ph__tile(p->tile_u, r->px[i] * .12f, r->py[i] * .12f,
+                                       r->pz[i] * .12f);
     clip(r, d, a, b, 2);
     blend(r->hu, d, a, b, r->w, p->mat[ph][MAT_BOWEL_WALL]);
     for (int i = a; i < b; i++) {
@@ -194,7 +202,8 @@ static void paint_gut(const hp_phantom *p, int ph, hp_row *r, const hp_gut *g)
             continue;
         float hu = g->content_hu;
         if (g->speckle_hu > 0) {
-            float t = hp_ph__tile(p->tile_t, r->px[i] * .4f, r->py[i] * .4f, r->pz[i] * .4f);
+            float t =
+                hp_ph__tile(p->tile_t, r->px[i] * .4f, r->py[i] * .4f, r->pz[i] * .4f);
             hu += g->speckle_hu * t;
             if (g->gas_speckle > 0 && t > 2.2f - 4 * g->gas_speckle)
                 hu -= 700;
@@ -216,7 +225,8 @@ static void paint_spleen(const hp_phantom *p, int ph, hp_row *r)
             d[i] = d[i] > -r->t2[i] ? d[i] : -r->t2[i];
     for (int i = a; i < b; i++)
         if (fabsf(d[i]) < 8)
-            d[i] += 1.2f * hp_ph__tile(p->tile_t, r->px[i] * .12f, r->py[i] * .12f, r->pz[i] * .12f);
+            d[i] += 1.2f * hp_ph__tile(p->tile_t, r->px[i] * .12f, r->py[i] * .12f,
+                                       r->pz[i] * .12f);
     clip(r, d, a, b, 2.5f);
     if (p->ascites_mm > 0) {
         for (int i = a; i < b; i++)
@@ -231,7 +241,8 @@ static void paint_spleen(const hp_phantom *p, int ph, hp_row *r)
             continue;
         float m = hu;
         if (moire > 0)
-            m += moire * hp_ph__tile(p->tile_u, r->px[i] * .16f, r->py[i] * .16f, r->pz[i] * .16f);
+            m += moire * hp_ph__tile(p->tile_u, r->px[i] * .16f, r->py[i] * .16f,
+                                     r->pz[i] * .16f);
         r->hu[i] += k * (m - r->hu[i]);
     }
 }
@@ -252,7 +263,8 @@ static void paint_kidney(const hp_phantom *p, int ph, hp_row *r, int side)
         float k = clamp01(.5f - d[i] / r->w);
         if (k <= 0)
             continue;
-        float t = hp_ph__tile(p->tile_u, r->px[i] * .14f, r->py[i] * .14f, r->pz[i] * .14f);
+        float t =
+            hp_ph__tile(p->tile_u, r->px[i] * .14f, r->py[i] * .14f, r->pz[i] * .14f);
         float m = clamp01((-d[i] - 5.5f - 3 * t) / 2.5f);
         float hu = mat[MAT_CORTEX] + m * (mat[MAT_MEDULLA] - mat[MAT_CORTEX]);
         r->hu[i] += k * (hu - r->hu[i]);
@@ -267,27 +279,33 @@ static void paint_kidney(const hp_phantom *p, int ph, hp_row *r, int side)
 
 /* ---- liver ---- */
 
-static float texture_at(const hp_phantom *p, const hp_ph_lesion *l, int ph, float x, float y, float z)
+static float texture_at(const hp_phantom *p, const hp_ph_lesion *l, int ph, float x,
+                        float y, float z)
 {
     float c[3] = {x * l->tex_cell, y * l->tex_cell, z * l->tex_cell};
     float u = c[l->tex_swap], v = c[(l->tex_swap + 1) % 3], w = c[(l->tex_swap + 2) % 3];
-    float t = hp_ph__tile(p->tile_t, u + l->tex_off[0], v + l->tex_off[1], w + l->tex_off[2]);
+    float t =
+        hp_ph__tile(p->tile_t, u + l->tex_off[0], v + l->tex_off[1], w + l->tex_off[2]);
     if (ph == HP_PHASE_A) {
-        float o = hp_ph__tile(p->tile_u, u + l->tex_off2[0], v + l->tex_off2[1], w + l->tex_off2[2]);
+        float o = hp_ph__tile(p->tile_u, u + l->tex_off2[0], v + l->tex_off2[1],
+                              w + l->tex_off2[2]);
         t = l->rho * t + sqrtf(1 - l->rho * l->rho) * o;
     }
     return t * l->tex_amp[ph];
 }
 
 /* HU in a lesion at depth `in` below its surface. */
-static float lesion_hu(const hp_phantom *p, const hp_ph_lesion *l, int ph, float liver, float x, float y, float z, float in, float w)
+static float lesion_hu(const hp_phantom *p, const hp_ph_lesion *l, int ph, float liver,
+                       float x, float y, float z, float in, float w)
 {
     float hu = (l->absolute ? 0 : liver) + l->core[ph], rim = l->rim[ph];
     if (l->knobs) {
-        float t = hp_ph__tile(p->tile_u, x * l->lob_cell * 2 + 7, y * l->lob_cell * 2, z * l->lob_cell * 2);
+        float t = hp_ph__tile(p->tile_u, x * l->lob_cell * 2 + 7, y * l->lob_cell * 2,
+                              z * l->lob_cell * 2);
         float f = clamp01((l->fill[ph] * l->r * (1 + .5f * t) - in) / w + .5f);
         for (int k = 0; ph != HP_PHASE_NC && k < l->knobs; k++) {
-            float a = x - l->knob_c[k][0], b = y - l->knob_c[k][1], c = z - l->knob_c[k][2];
+            float a = x - l->knob_c[k][0], b = y - l->knob_c[k][1],
+                  c = z - l->knob_c[k][2];
             float d = sqrtf(a * a + b * b + c * c) - l->knob_r[k];
             float g = clamp01(.5f - d / (w + 1));
             f = f > g ? f : g;
@@ -304,7 +322,8 @@ static float lesion_hu(const hp_phantom *p, const hp_ph_lesion *l, int ph, float
         for (int k = 0; k < l->arms; k++) {
             float h = a * l->arm_dir[k][0] + b * l->arm_dir[k][1] + c * l->arm_dir[k][2];
             h = h < 0 ? 0 : h > l->r * .65f ? l->r * .65f : h;
-            float u = a - h * l->arm_dir[k][0], v = b - h * l->arm_dir[k][1], t = c - h * l->arm_dir[k][2];
+            float u = a - h * l->arm_dir[k][0], v = b - h * l->arm_dir[k][1],
+                  t = c - h * l->arm_dir[k][2];
             float d = sqrtf(u * u + v * v + t * t) - l->arm_mm;
             float g = clamp01(.5f - d / w);
             if (g > 0) {
@@ -313,8 +332,10 @@ static float lesion_hu(const hp_phantom *p, const hp_ph_lesion *l, int ph, float
             }
         }
         if (l->necrosis_r > 0) {
-            float t = hp_ph__tile(p->tile_t, x * l->lob_cell * 2, y * l->lob_cell * 2 + 11, z * l->lob_cell * 2);
-            float g = clamp01((l->necrosis_r * l->r * (1 + .25f * t) - q) / (w + 1) + .5f);
+            float t = hp_ph__tile(p->tile_t, x * l->lob_cell * 2,
+                                  y * l->lob_cell * 2 + 11, z * l->lob_cell * 2);
+            float g =
+                clamp01((l->necrosis_r * l->r * (1 + .25f * t) - q) / (w + 1) + .5f);
             hu += g * (l->necrosis_hu - hu);
         }
     }
@@ -337,12 +358,14 @@ static void paint_lesion(const hp_phantom *p, int ph, hp_row *r, int k)
         c = c * c * (3 - 2 * c);
         float x = r->px[i], y = r->py[i], z = r->pz[i];
         if (l->spot_hu > 0) {
-            float t = hp_ph__tile(p->tile_u, x * l->tex_cell, y * l->tex_cell, z * l->tex_cell);
+            float t =
+                hp_ph__tile(p->tile_u, x * l->tex_cell, y * l->tex_cell, z * l->tex_cell);
             r->lhu[i] += c * clamp01((t - 1.1f) * .9f) * l->spot_hu;
         } else if (l->soft) {
             r->lhu[i] += c * l->core[ph];
         } else {
-            r->lhu[i] += c * (lesion_hu(p, l, ph, liver, x, y, z, -d[i], r->w) - r->lhu[i]);
+            r->lhu[i] +=
+                c * (lesion_hu(p, l, ph, liver, x, y, z, -d[i], r->w) - r->lhu[i]);
         }
     }
 }
@@ -362,7 +385,10 @@ static void paint_liver(const hp_phantom *p, int ph, hp_row *r)
     if (p->paren_amp > .5f)
         for (int i = a; i < b; i++)
             if (r->dliv[i] < r->w)
-                r->lhu[i] += p->paren_amp * hp_ph__tile(p->tile_t, r->px[i] * p->paren_cell, r->py[i] * p->paren_cell, r->pz[i] * p->paren_cell);
+                r->lhu[i] +=
+                    p->paren_amp * hp_ph__tile(p->tile_t, r->px[i] * p->paren_cell,
+                                               r->py[i] * p->paren_cell,
+                                               r->pz[i] * p->paren_cell);
     for (int k = 0; k < p->n_liver_tubes; k++) {
         const hp_tube *t = &p->liver_tube[k];
         if (!hp_ph__row_tube(t, r, 1 + r->w * .5f, r->t1, &c, &e))
@@ -399,7 +425,8 @@ static bool paint_abdomen(const hp_phantom *p, int ph, hp_row *r)
             float y = (r->y - p->spine_y + 2) / p->psoas_r, grow = (-110 - r->z) / 80;
             grow = grow > 1 ? 1 : grow;
             for (int i = r->i0; i < r->i1 && fabsf(y) < 1.2f; i++) {
-                float x = (r->x[i] - (float)s * (p->spine_r[0] + p->psoas_r * .7f)) / p->psoas_r;
+                float x = (r->x[i] - (float)s * (p->spine_r[0] + p->psoas_r * .7f)) /
+                          p->psoas_r;
                 float d = (sqrtf(x * x + y * y) - grow) * p->psoas_r;
                 r->hu[i] += clamp01(.5f - d / r->w) * (mat[MAT_MUSCLE] - r->hu[i]);
             }
@@ -415,7 +442,8 @@ static bool paint_abdomen(const hp_phantom *p, int ph, hp_row *r)
     for (int k = 0; k < p->n_pancreas; k++)
         if (hp_ph__row_tube(&p->pancreas[k], r, 4, r->t1, &a, &b)) {
             for (int i = a; i < b; i++)
-                r->t1[i] += 2.2f * hp_ph__tile(p->tile_u, r->px[i] * .2f, r->py[i] * .2f, r->pz[i] * .2f);
+                r->t1[i] += 2.2f * hp_ph__tile(p->tile_u, r->px[i] * .2f, r->py[i] * .2f,
+                                               r->pz[i] * .2f);
             blend(r->hu, r->t1, a, b, r->w, mat[MAT_PANCREAS]);
         }
     paint_spleen(p, ph, r);
@@ -437,17 +465,24 @@ static void paint_spine(const hp_phantom *p, int ph, hp_row *r)
         return;
     float t = (r->z - p->spine_z0) / p->disc_mm, k = t - (float)(int)(t + 1000) + 1000;
     float to_disc = (k < .5f ? k : 1 - k) * p->disc_mm - 3.5f; /* > 0: in the vertebra */
-    float bone = clamp01(.5f + to_disc / (w + .5f)), arch = clamp01(.5f + (to_disc - 3) / w);
+    float bone = clamp01(.5f + to_disc / (w + .5f)),
+          arch = clamp01(.5f + (to_disc - 3) / w);
     float iy = 1 / p->spine_r[1], ix = 1 / p->spine_r[0], v = y * iy;
     int a = (int)((-72 - r->x0) / r->dx), b = (int)((72 - r->x0) / r->dx) + 2;
     a = a < 0 ? 0 : a;
     b = b > r->n ? r->n : b;
-    float by = (y - 34) * (1 / 17.f), limit = p->yi + p->bw - 1; /* long muscles of the back */
+    float by = (y - 34) * (1 / 17.f),
+          limit = p->yi + p->bw - 1; /* long muscles of the back */
     if (by < 1.2f && by > -1.2f && r->y < limit)
         for (int i = a; i < b; i++) {
-            float x = (fabsf(r->x[i]) - 32) * (1 / 31.f), d = (sqrtf(x * x + by * by) - 1) * 17;
-            float f = clamp01((hp_ph__tile(p->tile_u, r->x[i] * .2f, r->y * .2f, r->z * .05f) - .9f) * 1.4f);
-            r->hu[i] += clamp01(.5f - d / w) * (mat[MAT_MUSCLE] + f * .6f * (mat[MAT_FAT] - mat[MAT_MUSCLE]) - r->hu[i]);
+            float x = (fabsf(r->x[i]) - 32) * (1 / 31.f),
+                  d = (sqrtf(x * x + by * by) - 1) * 17;
+            float f = clamp01(
+                (hp_ph__tile(p->tile_u, r->x[i] * .2f, r->y * .2f, r->z * .05f) - .9f) *
+                1.4f);
+            r->hu[i] +=
+                clamp01(.5f - d / w) *
+                (mat[MAT_MUSCLE] + f * .6f * (mat[MAT_FAT] - mat[MAT_MUSCLE]) - r->hu[i]);
         }
     for (int i = a; i < b; i++) {
         float x = r->x[i], ax = fabsf(x), u = x * ix;
@@ -463,7 +498,9 @@ static void paint_spine(const hp_phantom *p, int ph, hp_row *r)
         /* canal, arch, spinous and transverse processes */
         float cy = y - p->spine_r[1] - 9, q = sqrtf(x * x * .8f + cy * cy);
         float ring = fabsf(q - 12.5f) - 3.2f;
-        float spin = ax - 2.6f > 0 ? ax - 2.6f : 0, sl = cy < 12 ? 12 - cy : cy > 25 ? cy - 25 : 0;
+        float spin = ax - 2.6f > 0 ? ax - 2.6f : 0, sl = cy < 12   ? 12 - cy
+                                                         : cy > 25 ? cy - 25
+                                                                   : 0;
         spin = sqrtf(spin * spin + sl * sl) - 2;
         float tl = ax < 12 ? 12 - ax : ax > 36 ? ax - 36 : 0, ty = cy - 2 - ax * .18f;
         float trans = sqrtf(tl * tl + ty * ty) - 4;
@@ -473,7 +510,8 @@ static void paint_spine(const hp_phantom *p, int ph, hp_row *r)
             e = 9; /* the body's back wall is the canal's front */
         float m = clamp01(.5f - e / w) * arch;
         float in2 = clamp01((-e - 1.5f) / w);
-        r->hu[i] += m * (mat[MAT_CORTICAL] * .8f - in2 * (mat[MAT_CORTICAL] * .8f - inside) - r->hu[i]);
+        r->hu[i] += m * (mat[MAT_CORTICAL] * .8f -
+                         in2 * (mat[MAT_CORTICAL] * .8f - inside) - r->hu[i]);
         float can = q - 9;
         if (cy > -8)
             r->hu[i] += clamp01(.5f - can / w) * (mat[MAT_CANAL] - r->hu[i]);

@@ -19,7 +19,8 @@ const char *hp_phantom_kind_name(int kind)
 
 const char *hp_phantom_class_name(int cls)
 {
-    static const char *const names[HP_PH_CLASSES] = {"hcc", "icc", "benign", "metastasis"};
+    static const char *const names[HP_PH_CLASSES] = {"hcc", "icc", "benign",
+                                                     "metastasis"};
     return cls >= 0 && cls < HP_PH_CLASSES ? names[cls] : "-";
 }
 
@@ -95,7 +96,8 @@ static hp_code check_grid(const hp_geom *g, int phase, hp_error *reterr)
     return HP_OK;
 }
 
-hp_code hp_phantom_labels(const hp_phantom *p, int phase, const hp_geom *g, uint8_t *label, hp_error *reterr)
+hp_code hp_phantom_labels(const hp_phantom *p, int phase, const hp_geom *g,
+                          uint8_t *label, hp_error *reterr)
 {
     hp_code rc = check_grid(g, phase, reterr);
     if (rc != HP_OK)
@@ -114,14 +116,19 @@ hp_code hp_phantom_labels(const hp_phantom *p, int phase, const hp_geom *g, uint
                 r->x0 = (float)(o[0] + x * g->spacing_mm[HP_X]);
                 r->y = (float)(o[1] + y * g->spacing_mm[HP_Y]);
                 r->z = (float)(o[2] + z * g->spacing_mm[HP_Z]);
-                label_row(p, phase, r, label + ((size_t)z * (size_t)g->n[HP_Y] + (size_t)y) * (size_t)g->n[HP_X] + x);
+                label_row(p, phase, r,
+                          label +
+                              ((size_t)z * (size_t)g->n[HP_Y] + (size_t)y) *
+                                  (size_t)g->n[HP_X] +
+                              x);
             }
     free(r);
     return HP_OK;
 }
 
 /* What is at q in V is at q + u in `phase`: solve q + u + b(q + u) = q. */
-hp_code hp_phantom_displacement(const hp_phantom *p, int phase, const hp_geom *g, float *u, hp_error *reterr)
+hp_code hp_phantom_displacement(const hp_phantom *p, int phase, const hp_geom *g,
+                                float *u, hp_error *reterr)
 {
     hp_code rc = check_grid(g, phase, reterr);
     if (rc != HP_OK)
@@ -131,9 +138,12 @@ hp_code hp_phantom_displacement(const hp_phantom *p, int phase, const hp_geom *g
     for (int z = 0; z < g->n[HP_Z]; z++)
         for (int y = 0; y < g->n[HP_Y]; y++)
             for (int x = 0; x < g->n[HP_X]; x++, u += 3) {
-                double q[3] = {o[0] + x * g->spacing_mm[HP_X], o[1] + y * g->spacing_mm[HP_Y], o[2] + z * g->spacing_mm[HP_Z]};
+                double q[3] = {o[0] + x * g->spacing_mm[HP_X],
+                               o[1] + y * g->spacing_mm[HP_Y],
+                               o[2] + z * g->spacing_mm[HP_Z]};
                 double d[3] = {0, 0, 0}, b[3], at[3];
-                for (int k = 0; k < 10 && phase != HP_PHASE_V && p->opt.motion_mm > 0; k++) {
+                for (int k = 0; k < 10 && phase != HP_PHASE_V && p->opt.motion_mm > 0;
+                     k++) {
                     for (int c = 0; c < 3; c++)
                         at[c] = q[c] + d[c];
                     hp_ph__breath(p, phase, at, b);
@@ -164,7 +174,8 @@ static void grow_bounds(struct bounds *b, const double at[3], double half)
 
 /* Scans [lo, hi] (body) with one step and collects where the label is `want`
  * (or, for want < 0, any liver). */
-static bool scan(const hp_phantom *p, const double lo[3], const double hi[3], double step, int want, struct bounds *b, hp_row *r)
+static bool scan(const hp_phantom *p, const double lo[3], const double hi[3], double step,
+                 int want, struct bounds *b, hp_row *r)
 {
     uint8_t row[HP_ROW_MAX];
     b->n = 0;
@@ -193,7 +204,8 @@ static bool measure(hp_phantom *p)
     struct bounds b;
     if (!r)
         return false;
-    double lo[3] = {-p->ai - 5, p->yi - p->bi - 5, -420}, hi[3] = {p->ai + 5, p->yi + p->bi + 5, 30};
+    double lo[3] = {-p->ai - 5, p->yi - p->bi - 5, -420},
+           hi[3] = {p->ai + 5, p->yi + p->bi + 5, 30};
     hp_phantom_truth *t = &p->truth;
     if (scan(p, lo, hi, 3, -1, &b, r))
         for (int c = 0; c < 3; c++) {
@@ -213,7 +225,8 @@ static bool measure(hp_phantom *p)
         double coarse = num_clamp(l->diameter_mm / 6, 1.2, 8);
         if (!scan(p, lo, hi, coarse, 2 + k, &b, r)) {
             t->n_lesions--;
-            memmove(&p->les[k], &p->les[k + 1], sizeof(p->les[0]) * (size_t)(t->n_lesions - k));
+            memmove(&p->les[k], &p->les[k + 1],
+                    sizeof(p->les[0]) * (size_t)(t->n_lesions - k));
             memmove(l, l + 1, sizeof(*l) * (size_t)(t->n_lesions - k));
             k--;
             continue;
@@ -232,14 +245,17 @@ static bool measure(hp_phantom *p)
     free(r);
     t->largest_primary = 0;
     for (int k = 1; k < t->n_lesions; k++)
-        if (t->lesion[k].primary && t->lesion[k].diameter_mm > t->lesion[t->largest_primary].diameter_mm)
+        if (t->lesion[k].primary &&
+            t->lesion[k].diameter_mm > t->lesion[t->largest_primary].diameter_mm)
             t->largest_primary = k;
     return true;
 }
 
-hp_code hp_phantom_new(const hp_phantom_options *opt, hp_phantom **ret_p, hp_error *reterr)
+hp_code hp_phantom_new(const hp_phantom_options *opt, hp_phantom **ret_p,
+                       hp_error *reterr)
 {
-    if (opt->cls >= HP_PH_CLASSES || opt->vendor >= HP_PH_VENDORS || opt->slices < 0 || opt->slices > 2000 || !(opt->motion_mm >= 0 && opt->motion_mm <= 60))
+    if (opt->cls >= HP_PH_CLASSES || opt->vendor >= HP_PH_VENDORS || opt->slices < 0 ||
+        opt->slices > 2000 || !(opt->motion_mm >= 0 && opt->motion_mm <= 60))
         return hp_fail(reterr, HP_E_INVALID, "phantom: an option is out of range");
     hp_phantom *p = calloc(1, sizeof(*p));
     if (!p)
@@ -272,7 +288,9 @@ hp_code hp_phantom_new(const hp_phantom_options *opt, hp_phantom **ret_p, hp_err
         return hp_fail(reterr, HP_E_NO_MEMORY, "phantom");
     }
     for (int c = 0; c < 3; c++)
-        p->truth.dome_mm[c] = p->frame_mm[c] + (c == 0 ? p->dome[0].c[0] : c == 1 ? p->dome[0].c[1] : -2);
+        p->truth.dome_mm[c] = p->frame_mm[c] + (c == 0   ? p->dome[0].c[0]
+                                                : c == 1 ? p->dome[0].c[1]
+                                                         : -2);
     *ret_p = p;
     return HP_OK;
 }

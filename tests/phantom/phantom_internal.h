@@ -29,16 +29,44 @@ enum { HP_LAT_X = 44, HP_LAT_Y = 32, HP_LAT_Z = 52 };
 #define HP_LAT_Z0 (-480.0)
 
 enum hp_ph_material {
-    MAT_FAT, MAT_SUBCUT, MAT_MUSCLE, MAT_LUNG, MAT_HEART_WALL, MAT_HEART_LEFT, MAT_HEART_RIGHT, MAT_AORTA,
-    MAT_IVC_LOW, MAT_IVC, MAT_PORTAL, MAT_HEPATIC_VEIN, MAT_ARTERY, MAT_LIVER, MAT_SPLEEN, MAT_CORTEX,
-    MAT_MEDULLA, MAT_PELVIS, MAT_PANCREAS, MAT_BOWEL_WALL, MAT_FLUID, MAT_BILE, MAT_ASCITES,
-    MAT_DISC, MAT_MARROW, MAT_CORTICAL, MAT_CARTILAGE, MAT_CANAL, MAT_GAS, MAT_STONE, MAT_TABLE, MAT_COUNT
+    MAT_FAT,
+    MAT_SUBCUT,
+    MAT_MUSCLE,
+    MAT_LUNG,
+    MAT_HEART_WALL,
+    MAT_HEART_LEFT,
+    MAT_HEART_RIGHT,
+    MAT_AORTA,
+    MAT_IVC_LOW,
+    MAT_IVC,
+    MAT_PORTAL,
+    MAT_HEPATIC_VEIN,
+    MAT_ARTERY,
+    MAT_LIVER,
+    MAT_SPLEEN,
+    MAT_CORTEX,
+    MAT_MEDULLA,
+    MAT_PELVIS,
+    MAT_PANCREAS,
+    MAT_BOWEL_WALL,
+    MAT_FLUID,
+    MAT_BILE,
+    MAT_ASCITES,
+    MAT_DISC,
+    MAT_MARROW,
+    MAT_CORTICAL,
+    MAT_CARTILAGE,
+    MAT_CANAL,
+    MAT_GAS,
+    MAT_STONE,
+    MAT_TABLE,
+    MAT_COUNT
 };
 
 typedef struct hp_ell {
-    float c[3];    /* centre x, y, z */
-    float m[9];    /* rotation rows divided by the radii */
-    float ext[3];  /* half extent of the axis-aligned box */
+    float c[3];   /* centre x, y, z */
+    float m[9];   /* rotation rows divided by the radii */
+    float ext[3]; /* half extent of the axis-aligned box */
     float rmin;
 } hp_ell;
 
@@ -60,23 +88,23 @@ typedef struct hp_gut {
 
 typedef struct hp_ph_lesion {
     hp_ell e;
-    float r;                     /* mean radius */
-    float lobulation, lob_cell;  /* relative amplitude, cells per mm */
+    float r;                    /* mean radius */
+    float lobulation, lob_cell; /* relative amplitude, cells per mm */
     float lob_off[3];
     float edge_mm;
     float core[HP_PHASES], rim[HP_PHASES];
     float rim_mm;
-    float tex_cell;              /* tile cells per mm */
+    float tex_cell; /* tile cells per mm */
     float tex_off[3], tex_off2[3];
     int tex_swap;
     float tex_amp[HP_PHASES];
     float rho;
-    int arms;                    /* central scar */
+    int arms; /* central scar */
     float arm_dir[5][3], arm_mm;
     float arm_hu[HP_PHASES];
-    float necrosis_r;            /* share of the radius; 0 none */
+    float necrosis_r; /* share of the radius; 0 none */
     float necrosis_hu;
-    float fill[HP_PHASES];       /* hemangioma: share of the depth that is filled */
+    float fill[HP_PHASES]; /* hemangioma: share of the depth that is filled */
     int knobs;
     float knob_c[7][3], knob_r[7];
     bool absolute;               /* core is HU itself, not relative to liver */
@@ -91,25 +119,25 @@ struct hp_phantom {
     hp_phantom_options opt;
     hp_phantom_truth truth;
 
-    float *tile_t, *tile_u;                    /* unit variance noise */
-    float *lat[HP_PHASES];                     /* (Z, Y, X, 3): rest minus image point */
-    float lat_max[HP_PHASES];                  /* largest |component| */
+    float *tile_t, *tile_u;   /* unit variance noise */
+    float *lat[HP_PHASES];    /* (Z, Y, X, 3): rest minus image point */
+    float lat_max[HP_PHASES]; /* largest |component| */
 
     double frame_mm[3];
     hp_geom grid[HP_PHASES];
     int pad[HP_PHASES];
-    double sharp[HP_PHASES];                   /* -1 smooth .. 1 sharp */
+    double sharp[HP_PHASES]; /* -1 smooth .. 1 sharp */
     double streak_hu;
     double streak_dir[3][2];
-    double noise_sd[HP_PHASES];                /* native grid, at the edge of the body */
+    double noise_sd[HP_PHASES]; /* native grid, at the edge of the body */
     double cup_hu;
 
     float mat[HP_PHASES][MAT_COUNT];
 
     /* trunk */
-    float a, b, c4;             /* outer half axes, squareness */
-    float aw, bw;               /* muscle's outer surface */
-    float ai, bi, ci, yi;       /* cavity; its centre's y */
+    float a, b, c4;       /* outer half axes, squareness */
+    float aw, bw;         /* muscle's outer surface */
+    float ai, bi, ci, yi; /* cavity; its centre's y */
     float dome_h;
     hp_ell dome[3];
     float heart_fat;
@@ -132,7 +160,7 @@ struct hp_phantom {
     float ascites_mm, effusion_y[2];
     int n_gut, n_tubes, n_liver_tubes, n_pancreas;
     hp_gut gut[MAX_GUT];
-    hp_tube tube[MAX_TUBES];        /* outside the liver, then (from n_tubes) inside */
+    hp_tube tube[MAX_TUBES]; /* outside the liver, then (from n_tubes) inside */
     hp_tube liver_tube[MAX_TUBES];
     hp_tube pancreas[MAX_PANCREAS];
 
@@ -143,15 +171,15 @@ struct hp_phantom {
 enum { HP_ROW_MAX = 1024 };
 typedef struct hp_row {
     int n;
-    float x0, dx, y, z;              /* image points */
-    float w;                         /* width of an edge's ramp, mm */
-    int i0, i1;                      /* span inside the cavity's box */
+    float x0, dx, y, z; /* image points */
+    float w;            /* width of an edge's ramp, mm */
+    int i0, i1;         /* span inside the cavity's box */
     float x[HP_ROW_MAX];
     float px[HP_ROW_MAX], py[HP_ROW_MAX], pz[HP_ROW_MAX]; /* rest points */
-    float py0, py1, pz0, pz1;        /* their range */
-    float din[HP_ROW_MAX];           /* distance to the cavity's wall */
-    float ddia[HP_ROW_MAX];          /* to the diaphragm, abdomen negative */
-    float dliv[HP_ROW_MAX];          /* liver with its lesions */
+    float py0, py1, pz0, pz1;                             /* their range */
+    float din[HP_ROW_MAX];  /* distance to the cavity's wall */
+    float ddia[HP_ROW_MAX]; /* to the diaphragm, abdomen negative */
+    float dliv[HP_ROW_MAX]; /* liver with its lesions */
     float les[HP_ROW_MAX];
     float hu[HP_ROW_MAX], lhu[HP_ROW_MAX];
     float t1[HP_ROW_MAX], t2[HP_ROW_MAX], t3[HP_ROW_MAX], t4[HP_ROW_MAX];
@@ -162,7 +190,8 @@ void hp_ph__draw_body(hp_phantom *p);
 void hp_ph__draw_organs(hp_phantom *p);
 void hp_ph__draw_lesions(hp_phantom *p);
 void hp_ph__draw_scan(hp_phantom *p);
-hp_ell hp_ph__ell(double cx, double cy, double cz, double rx, double ry, double rz, double yaw, double tilt);
+hp_ell hp_ph__ell(double cx, double cy, double cz, double rx, double ry, double rz,
+                  double yaw, double tilt);
 
 /* vessels.c */
 void hp_ph__draw_vessels(hp_phantom *p);
@@ -173,17 +202,23 @@ float hp_ph__tile(const float *tile, float x, float y, float z);
 void hp_ph__make_lattice(hp_phantom *p);
 void hp_ph__rest(const hp_phantom *p, int phase, const double img[3], double ret[3]);
 void hp_ph__breath(const hp_phantom *p, int phase, const double img[3], double ret[3]);
-void hp_ph__row_begin(const hp_phantom *p, int phase, hp_row *r); /* x..rest points, din, ddia */
-void hp_ph__row_rest(hp_row *r); /* without lattice: rest = image (placing things) */
-bool hp_ph__row_liver(const hp_phantom *p, hp_row *r, bool with_lesions); /* dliv; false: none */
-bool hp_ph__row_ell(const hp_ell *e, const hp_row *r, float margin, float *d, int *i0, int *i1);
-bool hp_ph__row_lesion(const hp_phantom *p, int i, const hp_row *r, float margin, float *d, int *i0,
-                       int *i1);
-float hp_ph__liver_at(const hp_phantom *p, double x, double y, double z, bool with_lesions);
+void hp_ph__row_begin(const hp_phantom *p, int phase,
+                      hp_row *r); /* x..rest points, din, ddia */
+void hp_ph__row_rest(hp_row *r);  /* without lattice: rest = image (placing things) */
+bool hp_ph__row_liver(const hp_phantom *p, hp_row *r,
+                      bool with_lesions); /* dliv; false: none */
+bool hp_ph__row_ell(const hp_ell *e, const hp_row *r, float margin, float *d, int *i0,
+                    int *i1);
+bool hp_ph__row_lesion(const hp_phantom *p, int i, const hp_row *r, float margin,
+                       float *d, int *i0, int *i1);
+float hp_ph__liver_at(const hp_phantom *p, double x, double y, double z,
+                      bool with_lesions);
 
 void hp_ph__squircle(const hp_row *r, float a, float b, float c, float cy, float *d);
-bool hp_ph__row_vessel(const hp_phantom *p, int k, const hp_row *r, bool liver, float *d, int *i0, int *i1);
-bool hp_ph__row_tube(const hp_tube *t, const hp_row *r, float margin, float *d, int *i0, int *i1);
+bool hp_ph__row_vessel(const hp_phantom *p, int k, const hp_row *r, bool liver, float *d,
+                       int *i0, int *i1);
+bool hp_ph__row_tube(const hp_tube *t, const hp_row *r, float margin, float *d, int *i0,
+                     int *i1);
 
 /* lesions.c draws what hp_ph__draw_lesions() says; paint.c: */
 void hp_ph__paint_row(const hp_phantom *p, int phase, hp_row *r);

@@ -11,13 +11,13 @@ enum { HALO = 3, TAPS = 2 * HALO + 1 };
 typedef struct plan {
     const hp_phantom *p;
     int phase;
-    double o[3];           /* body coordinates of voxel 0's centre */
-    double s[3];           /* spacing x, y, z */
-    int n[3];              /* x, y, z */
+    double o[3]; /* body coordinates of voxel 0's centre */
+    double s[3]; /* spacing x, y, z */
+    int n[3];    /* x, y, z */
     int sub[3];
     int halo;
-    int64_t key[3];        /* native index of voxel 0 */
-    float sharp;           /* amount of kernel, 0: none */
+    int64_t key[3]; /* native index of voxel 0 */
+    float sharp;    /* amount of kernel, 0: none */
     float ktap[TAPS], ntap[TAPS];
     float sd;
 } plan;
@@ -61,16 +61,19 @@ static void make_plan(plan *pl, const hp_phantom *p, int phase, const hp_geom *g
         pl->o[c] = g->origin_mm[c] - p->frame_mm[c];
         double off = (g->origin_mm[c] - nat->origin_mm[c]) / nat->spacing_mm[k];
         pl->key[c] = (int64_t)nearest(off);
-        native = native && fabs(g->spacing_mm[k] - nat->spacing_mm[k]) < 1e-6 && fabs(off - nearest(off)) < 1e-3;
+        native = native && fabs(g->spacing_mm[k] - nat->spacing_mm[k]) < 1e-6 &&
+                 fabs(off - nearest(off)) < 1e-3;
     }
     pl->sub[0] = ceil_div(pl->s[0], 1.7);
     pl->sub[1] = ceil_div(pl->s[1], 1.7);
     pl->sub[2] = ceil_div(pl->s[2], 2.6);
     double fwhm = p->truth.noise_fwhm_mm[phase], sigma = fwhm / 2.3548;
     double f = 1;
-    if (!native) { /* averaging over a bigger voxel: a Gaussian field under a box of variance s^2/12 */
+    if (!native) { /* averaging over a bigger voxel: a Gaussian field under a box of
+                      variance s^2/12 */
         for (int c = 0; c < 2; c++) {
-            double t0 = nat->spacing_mm[2 - c] * nat->spacing_mm[2 - c] / 12, t1 = pl->s[c] * pl->s[c] / 12, v = sigma * sigma;
+            double t0 = nat->spacing_mm[2 - c] * nat->spacing_mm[2 - c] / 12,
+                   t1 = pl->s[c] * pl->s[c] / 12, v = sigma * sigma;
             f *= sqrt(sqrt((v + t0) / (v + (t1 > t0 ? t1 : t0))));
         }
         double tz = nat->spacing_mm[HP_Z];
@@ -88,7 +91,8 @@ static void sample_row(const plan *pl, hp_row *r, int iz, int iy, int wide, floa
 {
     const int sx = pl->sub[0], sy = pl->sub[1], sz = pl->sub[2];
     const double dx = pl->s[0] / sx;
-    const float w = (float)(pl->s[0] / sx > .95 ? pl->s[0] / sx : .95) + .5f * (float)(pl->s[2] / sz);
+    const float w =
+        (float)(pl->s[0] / sx > .95 ? pl->s[0] / sx : .95) + .5f * (float)(pl->s[2] / sz);
     const float share = 1.f / (float)(sx * sy * sz);
     const int chunk = HP_ROW_MAX / sx;
     for (int i = 0; i < wide; i++)
@@ -99,9 +103,12 @@ static void sample_row(const plan *pl, hp_row *r, int iz, int iy, int wide, floa
             for (int ky = 0; ky < sy; ky++) {
                 r->n = m * sx;
                 r->dx = (float)dx;
-                r->x0 = (float)(pl->o[0] + (x - pl->halo) * pl->s[0] + (.5 - .5 * sx) * dx);
-                r->y = (float)(pl->o[1] + iy * pl->s[1] + ((ky + .5) / sy - .5) * pl->s[1]);
-                r->z = (float)(pl->o[2] + iz * pl->s[2] + ((kz + .5) / sz - .5) * pl->s[2]);
+                r->x0 =
+                    (float)(pl->o[0] + (x - pl->halo) * pl->s[0] + (.5 - .5 * sx) * dx);
+                r->y =
+                    (float)(pl->o[1] + iy * pl->s[1] + ((ky + .5) / sy - .5) * pl->s[1]);
+                r->z =
+                    (float)(pl->o[2] + iz * pl->s[2] + ((kz + .5) / sz - .5) * pl->s[2]);
                 r->w = w;
                 hp_ph__paint_row(pl->p, pl->phase, r);
                 for (int i = 0; i < m; i++)
@@ -120,20 +127,24 @@ static void filter(float *v, float *tmp, int nx, int ny, const float *t)
         const float *s = v + (size_t)y * (size_t)nx;
         float *d = tmp + (size_t)y * (size_t)nx;
         for (int x = HALO; x < nx - HALO; x++)
-            d[x] = t[0] * (s[x - 3] + s[x + 3]) + t[1] * (s[x - 2] + s[x + 2]) + t[2] * (s[x - 1] + s[x + 1]) + t[3] * s[x];
+            d[x] = t[0] * (s[x - 3] + s[x + 3]) + t[1] * (s[x - 2] + s[x + 2]) +
+                   t[2] * (s[x - 1] + s[x + 1]) + t[3] * s[x];
     }
     for (int y = HALO; y < ny - HALO; y++) {
         const float *s = tmp + (size_t)y * (size_t)nx;
         float *d = v + (size_t)y * (size_t)nx;
         const ptrdiff_t n = nx;
         for (int x = HALO; x < nx - HALO; x++)
-            d[x] = t[0] * (s[x - 3 * n] + s[x + 3 * n]) + t[1] * (s[x - 2 * n] + s[x + 2 * n]) + t[2] * (s[x - n] + s[x + n]) + t[3] * s[x];
+            d[x] = t[0] * (s[x - 3 * n] + s[x + 3 * n]) +
+                   t[1] * (s[x - 2 * n] + s[x + 2 * n]) + t[2] * (s[x - n] + s[x + n]) +
+                   t[3] * s[x];
     }
 }
 
 static void white_noise(const plan *pl, int iz, float *v, int nx, int ny)
 {
-    const uint64_t base = num_hash(pl->p->opt.seed * 7 + (uint64_t)pl->phase) ^ num_hash((uint64_t)(pl->key[2] + iz) * 0x9e3779b97f4a7c15u);
+    const uint64_t base = num_hash(pl->p->opt.seed * 7 + (uint64_t)pl->phase) ^
+                          num_hash((uint64_t)(pl->key[2] + iz) * 0x9e3779b97f4a7c15u);
     const float scale = 1 / 37837.f; /* sd of the sum of four 16-bit uniforms */
     for (int y = 0; y < ny; y++) {
         uint64_t row = num_hash(base + (uint64_t)(pl->key[1] + y + 0x10000));
@@ -142,7 +153,10 @@ static void white_noise(const plan *pl, int iz, float *v, int nx, int ny)
             uint64_t h = row + (uint64_t)(pl->key[0] + x + 0x10000) * 0x9e3779b97f4a7c15u;
             h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
             h ^= h >> 29;
-            d[x] = ((float)((h & 0xffff) + (h >> 16 & 0xffff) + (h >> 32 & 0xffff) + (h >> 48)) - 131070.f) * scale;
+            d[x] = ((float)((h & 0xffff) + (h >> 16 & 0xffff) + (h >> 32 & 0xffff) +
+                            (h >> 48)) -
+                    131070.f) *
+                   scale;
         }
     }
 }
@@ -224,7 +238,8 @@ static hp_code check(const hp_geom *g, int phase, hp_error *reterr)
     return HP_OK;
 }
 
-static hp_code render(const hp_phantom *p, int phase, const hp_geom *g, int16_t *hu, float *clean, hp_error *reterr)
+static hp_code render(const hp_phantom *p, int phase, const hp_geom *g, int16_t *hu,
+                      float *clean, hp_error *reterr)
 {
     hp_code rc = check(g, phase, reterr);
     if (rc != HP_OK)
@@ -257,12 +272,14 @@ static hp_code render(const hp_phantom *p, int phase, const hp_geom *g, int16_t 
     return HP_OK;
 }
 
-hp_code hp_phantom_render(const hp_phantom *p, int phase, const hp_geom *g, int16_t *hu, hp_error *reterr)
+hp_code hp_phantom_render(const hp_phantom *p, int phase, const hp_geom *g, int16_t *hu,
+                          hp_error *reterr)
 {
     return render(p, phase, g, hu, NULL, reterr);
 }
 
-hp_code hp_phantom_render_clean(const hp_phantom *p, int phase, const hp_geom *g, float *hu, hp_error *reterr)
+hp_code hp_phantom_render_clean(const hp_phantom *p, int phase, const hp_geom *g,
+                                float *hu, hp_error *reterr)
 {
     return render(p, phase, g, NULL, hu, reterr);
 }

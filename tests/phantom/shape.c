@@ -38,7 +38,9 @@ void hp_ph__make_tile(uint64_t seed, float *tile)
         k[j + H] = (float)num_exp(-j * j / (2 * HP_TILE_SIGMA * HP_TILE_SIGMA));
     for (size_t i = 0; i < HP_TILE_N; i++) {
         uint64_t h = num_hash(seed + i * 0x9e3779b97f4a7c15u);
-        tile[i] = (float)(int)((h & 0xffff) + (h >> 16 & 0xffff) + (h >> 32 & 0xffff) + (h >> 48)) - 131070;
+        tile[i] = (float)(int)((h & 0xffff) + (h >> 16 & 0xffff) + (h >> 32 & 0xffff) +
+                               (h >> 48)) -
+                  131070;
     }
     blur_axis(tile, tmp, 1, k, H);
     blur_axis(tile, tmp, HP_TILE, k, H);
@@ -49,7 +51,8 @@ void hp_ph__make_tile(uint64_t seed, float *tile)
         q += (double)tile[i] * tile[i];
     }
     s /= (double)HP_TILE_N;
-    double g = 1.06 / sqrt(q / (double)HP_TILE_N - s * s); /* 1.06: reading between cells */
+    double g =
+        1.06 / sqrt(q / (double)HP_TILE_N - s * s); /* 1.06: reading between cells */
     for (size_t i = 0; i < HP_TILE_N; i++)
         tile[i] = (float)((tile[i] - s) * g);
     free(tmp);
@@ -57,7 +60,8 @@ void hp_ph__make_tile(uint64_t seed, float *tile)
 
 float hp_ph__tile(const float *t, float x, float y, float z)
 {
-    float fx = x + 65536, fy = y + 65536, fz = z + 65536; /* positive, so that (int) floors */
+    float fx = x + 65536, fy = y + 65536,
+          fz = z + 65536; /* positive, so that (int) floors */
     int ix = (int)fx, iy = (int)fy, iz = (int)fz;
     fx -= (float)ix;
     fy -= (float)iy;
@@ -87,13 +91,16 @@ void hp_ph__breath(const hp_phantom *p, int phase, const double img[3], double r
     if (phase == HP_PHASE_V || p->opt.motion_mm <= 0)
         return;
     num_rng r = num_stream(p->opt.seed, 900 + (uint64_t)phase);
-    double size = num_in(&r, .45, 1), amp = p->opt.motion_mm * (num_chance(&r, .5) ? size : -size);
+    double size = num_in(&r, .45, 1),
+           amp = p->opt.motion_mm * (num_chance(&r, .5) ? size : -size);
     double off = num_in(&r, 0, 64), ap = num_in(&r, -.35, .35);
     double u = img[0] / p->ai, v = (img[1] - p->yi) / p->bi;
     double wall = num_clamp((1 - sqrt(u * u + v * v)) * p->ai / 22, 0, 1);
-    double down = num_clamp((img[2] + 330) / 330, 0, 1) * num_clamp((260 - img[2]) / 200, 0, 1);
+    double down =
+        num_clamp((img[2] + 330) / 330, 0, 1) * num_clamp((260 - img[2]) / 200, 0, 1);
     double f = wall * wall * (3 - 2 * wall) * (.35 + .65 * down);
-    float s = 1.5f / 60, x = (float)img[0] * s, y = (float)img[1] * s, z = (float)img[2] * s;
+    float s = 1.5f / 60, x = (float)img[0] * s, y = (float)img[1] * s,
+          z = (float)img[2] * s;
     double rough = .22 * p->opt.motion_mm;
     ret[0] = f * rough * hp_ph__tile(p->tile_u, x + (float)off, y, z);
     ret[1] = f * (rough * hp_ph__tile(p->tile_u, x, y + (float)off, z + 20) + ap * amp);
@@ -105,7 +112,8 @@ static void warp(const hp_phantom *p, const double at[3], double ret[3])
     /* Tile sigma is 1.5 cells; 60 mm knots behave like a sigma of about 35 mm. */
     float s = 1.5f / 35, x = (float)at[0] * s, y = (float)at[1] * s, z = (float)at[2] * s;
     for (int c = 0; c < 3; c++) {
-        double w = 6.5 * hp_ph__tile(p->tile_t, x + 17.3f * (float)c, y + 9.1f * (float)c, z + 5.7f);
+        double w = 6.5 * hp_ph__tile(p->tile_t, x + 17.3f * (float)c, y + 9.1f * (float)c,
+                                     z + 5.7f);
         ret[c] = num_clamp(w, -20, 20);
     }
 }
@@ -119,7 +127,8 @@ void hp_ph__make_lattice(hp_phantom *p)
         for (int iz = 0; iz < HP_LAT_Z; iz++)
             for (int iy = 0; iy < HP_LAT_Y; iy++)
                 for (int ix = 0; ix < HP_LAT_X; ix++) {
-                    double at[3] = {HP_LAT_X0 + ix * HP_LAT_MM, HP_LAT_Y0 + iy * HP_LAT_MM,
+                    double at[3] = {HP_LAT_X0 + ix * HP_LAT_MM,
+                                    HP_LAT_Y0 + iy * HP_LAT_MM,
                                     HP_LAT_Z0 + iz * HP_LAT_MM};
                     double br[3], w[3], q[3];
                     hp_ph__breath(p, ph, at, br);
@@ -140,7 +149,8 @@ void hp_ph__make_lattice(hp_phantom *p)
 /* Lattice line along x at (y, z). */
 static void lattice_line(const float *l, float y, float z, float line[HP_LAT_X][3])
 {
-    float fy = (y - (float)HP_LAT_Y0) / (float)HP_LAT_MM, fz = (z - (float)HP_LAT_Z0) / (float)HP_LAT_MM;
+    float fy = (y - (float)HP_LAT_Y0) / (float)HP_LAT_MM,
+          fz = (z - (float)HP_LAT_Z0) / (float)HP_LAT_MM;
     fy = fy < 0 ? 0 : fy > HP_LAT_Y - 1.001f ? HP_LAT_Y - 1.001f : fy;
     fz = fz < 0 ? 0 : fz > HP_LAT_Z - 1.001f ? HP_LAT_Z - 1.001f : fz;
     int iy = (int)fy, iz = (int)fz;
@@ -210,7 +220,9 @@ static void domes(const hp_phantom *p, hp_row *r)
             float ux = (r->px[i] - e->c[0]) * s[0], uy = (r->py[i] - e->c[1]) * s[1];
             float uz = (r->pz[i] - e->c[2]) * s[2];
             float below = uz < 0 ? uz * e->rmin : 0;
-            uz = uz > 0 ? uz : 0; /* a widening cylinder below the equator: no lung down there */
+            uz = uz > 0
+                     ? uz
+                     : 0; /* a widening cylinder below the equator: no lung down there */
             float q = sqrtf(ux * ux + uy * uy + uz * uz) + 1e-4f;
             float g = sqrtf(sqf(ux * s[0]) + sqf(uy * s[1]) + sqf(uz * s[2])) + 1e-6f;
             float d = (q - 1) * q / g + .5f * below;
@@ -249,7 +261,8 @@ void hp_ph__row_begin(const hp_phantom *p, int phase, hp_row *r)
     if (r->y < p->yi - p->bi - 4 || r->y > p->yi + p->bi + 4)
         return;
     hp_ph__squircle(r, p->ai, p->bi, p->ci, p->yi, r->din);
-    int i0 = (int)((-p->ai - 4 - r->x0) / r->dx), i1 = (int)((p->ai + 4 - r->x0) / r->dx) + 2;
+    int i0 = (int)((-p->ai - 4 - r->x0) / r->dx),
+        i1 = (int)((p->ai + 4 - r->x0) / r->dx) + 2;
     r->i0 = i0 < 0 ? 0 : i0 > r->n ? r->n : i0;
     r->i1 = i1 < 0 ? 0 : i1 > r->n ? r->n : i1;
     if (r->i0 >= r->i1)
@@ -274,7 +287,8 @@ void hp_ph__row_begin(const hp_phantom *p, int phase, hp_row *r)
 
 /* Distance to an ellipsoid over the span where its box (and `margin`) reaches.
  * Outside [*i0, *i1) nothing is written. */
-bool hp_ph__row_ell(const hp_ell *e, const hp_row *r, float margin, float *d, int *i0, int *i1)
+bool hp_ph__row_ell(const hp_ell *e, const hp_row *r, float margin, float *d, int *i0,
+                    int *i1)
 {
     if (r->py1 < e->c[1] - e->ext[1] - margin || r->py0 > e->c[1] + e->ext[1] + margin ||
         r->pz1 < e->c[2] - e->ext[2] - margin || r->pz0 > e->c[2] + e->ext[2] + margin)
@@ -309,7 +323,8 @@ bool hp_ph__row_ell(const hp_ell *e, const hp_row *r, float margin, float *d, in
     return true;
 }
 
-bool hp_ph__row_lesion(const hp_phantom *p, int li, const hp_row *r, float margin, float *d, int *i0, int *i1)
+bool hp_ph__row_lesion(const hp_phantom *p, int li, const hp_row *r, float margin,
+                       float *d, int *i0, int *i1)
 {
     const hp_ph_lesion *l = &p->les[li];
     if (!hp_ph__row_ell(&l->e, r, margin + 1 + l->lobulation * 2.2f * l->r, d, i0, i1))
@@ -319,8 +334,9 @@ bool hp_ph__row_lesion(const hp_phantom *p, int li, const hp_row *r, float margi
         for (int i = *i0; i < *i1; i++) {
             if (fabsf(d[i]) > near)
                 continue;
-            float n = hp_ph__tile(p->tile_u, r->px[i] * s + l->lob_off[0], r->py[i] * s + l->lob_off[1],
-                                  r->pz[i] * s + l->lob_off[2]);
+            float n =
+                hp_ph__tile(p->tile_u, r->px[i] * s + l->lob_off[0],
+                            r->py[i] * s + l->lob_off[1], r->pz[i] * s + l->lob_off[2]);
             n = n > 2 ? 2 : n < -2 ? -2 : n;
             d[i] += l->lobulation * l->r * n;
         }
@@ -363,10 +379,12 @@ bool hp_ph__row_liver(const hp_phantom *p, hp_row *r, bool with_lesions)
         const float s = p->liver_noise_cell, amp = p->liver_noise_mm, near = amp * 4 + 2;
         for (int i = lo; i < hi; i++)
             if (fabsf(r->dliv[i]) < near) {
-                r->dliv[i] += amp * hp_ph__tile(p->tile_t, r->px[i] * s, r->py[i] * s, r->pz[i] * s);
+                r->dliv[i] += amp * hp_ph__tile(p->tile_t, r->px[i] * s, r->py[i] * s,
+                                                r->pz[i] * s);
                 if (p->nodular_mm > 0)
-                    r->dliv[i] += p->nodular_mm * hp_ph__tile(p->tile_u, r->px[i] * .3f, r->py[i] * .3f,
-                                                              r->pz[i] * .3f);
+                    r->dliv[i] +=
+                        p->nodular_mm * hp_ph__tile(p->tile_u, r->px[i] * .3f,
+                                                    r->py[i] * .3f, r->pz[i] * .3f);
             }
     }
     for (int i = r->i0; i < r->i1; i++)
@@ -386,7 +404,8 @@ bool hp_ph__row_liver(const hp_phantom *p, hp_row *r, bool with_lesions)
     if (!any)
         return false;
     for (int i = lo; i < hi; i++) {
-        float sx = (r->x[i]) / (p->spine_r[0] + 9), sy = (r->y - p->spine_y) / (p->spine_r[1] + 12);
+        float sx = (r->x[i]) / (p->spine_r[0] + 9),
+              sy = (r->y - p->spine_y) / (p->spine_r[1] + 12);
         float sp = (sqrtf(sx * sx + sy * sy) - 1) * (p->spine_r[1] + 9);
         float d = smax(r->dliv[i], r->din[i] + p->wall_gap, 5);
         d = smax(d, -sp, 8);
@@ -399,7 +418,8 @@ bool hp_ph__row_liver(const hp_phantom *p, hp_row *r, bool with_lesions)
     return true;
 }
 
-float hp_ph__liver_at(const hp_phantom *p, double x, double y, double z, bool with_lesions)
+float hp_ph__liver_at(const hp_phantom *p, double x, double y, double z,
+                      bool with_lesions)
 {
     static _Thread_local hp_row r;
     r.n = 1;
@@ -414,7 +434,8 @@ float hp_ph__liver_at(const hp_phantom *p, double x, double y, double z, bool wi
 }
 
 /* Distance to a tube whose radius changes linearly. */
-bool hp_ph__row_tube(const hp_tube *t, const hp_row *r, float margin, float *d, int *i0, int *i1)
+bool hp_ph__row_tube(const hp_tube *t, const hp_row *r, float margin, float *d, int *i0,
+                     int *i1)
 {
     float m = (t->ra > t->rb ? t->ra : t->rb) + margin, lo[3], hi[3];
     for (int c = 0; c < 3; c++) {
@@ -424,7 +445,8 @@ bool hp_ph__row_tube(const hp_tube *t, const hp_row *r, float margin, float *d, 
     if (r->pz1 < lo[2] || r->pz0 > hi[2] || r->py1 < lo[1] || r->py0 > hi[1])
         return false;
     int a = r->i0, b = r->i1;
-    int ja = (int)((lo[0] - 30 - r->x0) / r->dx), jb = (int)((hi[0] + 30 - r->x0) / r->dx) + 2;
+    int ja = (int)((lo[0] - 30 - r->x0) / r->dx),
+        jb = (int)((hi[0] + 30 - r->x0) / r->dx) + 2;
     a = ja > a ? ja : a;
     b = jb < b ? jb : b;
     while (a < b && r->px[a] < lo[0])
@@ -451,7 +473,8 @@ bool hp_ph__row_tube(const hp_tube *t, const hp_row *r, float margin, float *d, 
 
 /* A vessel outside the liver, where no lesion has pushed it aside (the caval
  * vein and the aorta stay). */
-bool hp_ph__row_vessel(const hp_phantom *p, int k, const hp_row *r, bool liver, float *d, int *i0, int *i1)
+bool hp_ph__row_vessel(const hp_phantom *p, int k, const hp_row *r, bool liver, float *d,
+                       int *i0, int *i1)
 {
     const hp_tube *t = &p->tube[k];
     if (!hp_ph__row_tube(t, r, 3, d, i0, i1))

@@ -28,9 +28,11 @@ static hp_phantom *made(uint64_t seed, int cls, double motion)
 }
 
 /* n voxels of `mm` around a point. */
-static hp_geom around(const double at[3], int nz, int ny, int nx, double sz, double sy, double sx)
+static hp_geom around(const double at[3], int nz, int ny, int nx, double sz, double sy,
+                      double sx)
 {
-    double o[3] = {at[0] - (nx - 1) * sx / 2, at[1] - (ny - 1) * sy / 2, at[2] - (nz - 1) * sz / 2};
+    double o[3] = {at[0] - (nx - 1) * sx / 2, at[1] - (ny - 1) * sy / 2,
+                   at[2] - (nz - 1) * sz / 2};
     return hp_geom_axial(nz, ny, nx, sz, sy, sx, o);
 }
 
@@ -43,7 +45,8 @@ static void liver_middle(const hp_phantom_truth *t, double ret[3])
 static void test_phantom__same_seed_same_bytes(void **state)
 {
     (void)state;
-    static const char *const pinned = "57c5939a92b733ebf248123b58a6170eb50d900d1605b8eede23c087334ce387";
+    static const char *const pinned =
+        "57c5939a92b733ebf248123b58a6170eb50d900d1605b8eede23c087334ce387";
     hp_auto(hp_phantom) *p = made(1, -1, 2);
     double at[3];
     liver_middle(hp_phantom_get_truth(p), at);
@@ -68,7 +71,8 @@ static void test_phantom__crop_of_native_grid_is_the_native_image(void **state)
     (void)state;
     hp_auto(hp_phantom) *p = made(2, -1, 2);
     hp_geom nat = hp_phantom_grid(p, HP_PHASE_A);
-    const int z = nat.n[HP_Z] / 2, lo1[3] = {z, 180, 100}, n1[3] = {2, 60, 90}, lo2[3] = {z + 1, 190, 120}, n2[3] = {1, 30, 40};
+    const int z = nat.n[HP_Z] / 2, lo1[3] = {z, 180, 100}, n1[3] = {2, 60, 90},
+              lo2[3] = {z + 1, 190, 120}, n2[3] = {1, 30, 40};
     hp_geom a = hp_geom_crop(&nat, lo1, n1), b = hp_geom_crop(&nat, lo2, n2);
     static int16_t big[2 * 60 * 90], small[30 * 40];
     assert_int_equal(hp_phantom_render(p, HP_PHASE_A, &a, big, NULL), HP_OK);
@@ -91,7 +95,8 @@ static void test_phantom__boxes_hold_their_labels(void **state)
         assert_true(t->lesion[t->largest_primary].primary);
         for (int k = 0; k < t->n_lesions; k++) {
             const hp_phantom_lesion *l = &t->lesion[k];
-            double at[3], step = l->diameter_mm / 20, slack = step + num_clamp(l->diameter_mm / 40, .5, 2);
+            double at[3], step = l->diameter_mm / 20,
+                          slack = step + num_clamp(l->diameter_mm / 40, .5, 2);
             int n[3];
             for (int c = 0; c < 3; c++) {
                 at[c] = (l->lo_mm[c] + l->hi_mm[c]) / 2;
@@ -108,7 +113,9 @@ static void test_phantom__boxes_hold_their_labels(void **state)
                     for (int x = 0; x < n[0]; x++, i++) {
                         if (m[i] != 2 + k)
                             continue;
-                        double q[3] = {g.origin_mm[0] + x * step, g.origin_mm[1] + y * step, g.origin_mm[2] + z * step};
+                        double q[3] = {g.origin_mm[0] + x * step,
+                                       g.origin_mm[1] + y * step,
+                                       g.origin_mm[2] + z * step};
                         for (int c = 0; c < 3; c++) {
                             lo[c] = q[c] < lo[c] ? q[c] : lo[c];
                             hi[c] = q[c] > hi[c] ? q[c] : hi[c];
@@ -183,7 +190,8 @@ static void test_phantom__noise_has_the_drawn_sd_and_averages_out(void **state)
     const int c[3] = {3, 15, 15};
     hp_geom coarse = hp_geom_resample(&fine, c);
     double sd = noise_sd(p, HP_PHASE_V, &fine);
-    assert_true(sd > .85 * t->noise_hu[HP_PHASE_V] && sd < 1.08 * t->noise_hu[HP_PHASE_V]);
+    assert_true(sd > .85 * t->noise_hu[HP_PHASE_V] &&
+                sd < 1.08 * t->noise_hu[HP_PHASE_V]);
 
     /* The coarse grid's noise against the fine one's, averaged by hand. */
     static int16_t a[3 * 60 * 60];
@@ -222,7 +230,9 @@ static void test_phantom__displacement_takes_v_to_the_phase(void **state)
     int same = 0, moved = 0;
     for (int i = 0; i < N; i++) {
         int x = i % 18, y = i / 18 % 16, z = i / (18 * 16);
-        double q[3] = {g.origin_mm[0] + 12 * x + u[3 * i], g.origin_mm[1] + 12 * y + u[3 * i + 1], g.origin_mm[2] + 12 * z + u[3 * i + 2]};
+        double q[3] = {g.origin_mm[0] + 12 * x + u[3 * i],
+                       g.origin_mm[1] + 12 * y + u[3 * i + 1],
+                       g.origin_mm[2] + 12 * z + u[3 * i + 2]};
         hp_geom one = hp_geom_axial(1, 1, 1, 1, 1, 1, q);
         uint8_t l;
         assert_int_equal(hp_phantom_labels(p, HP_PHASE_A, &one, &l, NULL), HP_OK);
@@ -230,7 +240,9 @@ static void test_phantom__displacement_takes_v_to_the_phase(void **state)
         moved += fabsf(u[3 * i + 2]) > 3;
     }
     assert_true(moved > N / 4);
-    assert_true(same > N * 97 / 100); /* the wall does not move; what slides along it may differ */
+    assert_true(same >
+                N * 97 /
+                    100); /* the wall does not move; what slides along it may differ */
 }
 
 static void test_phantom__classes_have_their_means(void **state)
@@ -301,7 +313,10 @@ static void test_study__is_valid_dicom(void **state)
         hp_phantom_free(p);
         snprintf(cmd, sizeof(cmd), "diff -r %s %s", one, two);
         assert_int_equal(system(cmd), 0);
-        snprintf(cmd, sizeof(cmd), "for f in %s/dicom/S*/IM0001.dcm; do dciodvfy $f 2>&1 | grep '^Error' && exit 1; done; exit 0", one);
+        snprintf(cmd, sizeof(cmd),
+                 "for f in %s/dicom/S*/IM0001.dcm; do dciodvfy $f 2>&1 | grep '^Error' "
+                 "&& exit 1; done; exit 0",
+                 one);
         assert_int_equal(system(cmd), 0);
         assert_int_equal(hp_path_remove(dir, &e), HP_OK);
     }

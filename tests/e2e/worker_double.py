@@ -4,7 +4,7 @@ side of the socketpair, so that tests of ledger and delivery take seconds.
 
 It writes one structured report and one key image whose UIDs follow from the
 study, like the real ones. WORKER_DOUBLE may say: die (kill -9 itself, each
-time), die-once, hang, unsuitable."""
+time), die-once, hang, unsuitable. WORKER_DOUBLE_PHASES: what a look finds."""
 import hashlib
 import json
 import os
@@ -86,7 +86,9 @@ def main():
             line.write(json.dumps(answer(job)) + "\n")
         elif job.get("do") == "look":
             line.write(json.dumps({"event": "looked", "job": job["job"], "look": job["look"],
-                                   "phases": ["NC", "A", "V", "D"], "code": "OK"}) + "\n")
+                                   "phases": os.environ.get("WORKER_DOUBLE_PHASES",
+                                                            "NC A V D").split(),
+                                   "code": "OK"}) + "\n")
         line.flush()
 
 

@@ -57,7 +57,7 @@ LIBC = set("""
     netdb.h netinet/in.h netinet/tcp.h omp.h poll.h pthread.h pwd.h sched.h semaphore.h
     setjmp.h signal.h stdarg.h stdatomic.h stdbool.h stddef.h stdint.h stdio.h stdlib.h
     stdnoreturn.h string.h strings.h syslog.h termios.h time.h unistd.h
-    cpuid.h linux/limits.h linux/magic.h
+    cpuid.h linux/close_range.h linux/limits.h linux/magic.h spawn.h
     """.split())
 STANDARD_CPP = re.compile(r"[a-z_]+")  # <vector>, <cstring>: no dot
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

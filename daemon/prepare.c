@@ -24,7 +24,7 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static const char USAGE[] =
-    "usage: hepar-prepare --bundle DIR --in DICOM_DIR --out DIR\n"
+    "usage: hepar-prepare --bundle DIR --in DICOM_DIR --out DIR  [--series V=103,A=4]\n"
     "       hepar-prepare --phantom A..B --what liver,detect,slices,seg --out DIR\n"
     "       hepar-prepare --phantom A..B --evaluate|--candidates|--truth-boxes-only\n"
     "                     --bundle DIR --out DIR  [--sparse]\n"
@@ -72,6 +72,28 @@ static bool parse_what(const char *text, hp_prepare *o)
     return o->what != 0;
 }
 
+/* "V=103,A=4": which SeriesNumber is which phase, before the headers' evidence. */
+static bool parse_series(const char *text, hp_prepare *o)
+{
+    char copy[128], *save = NULL;
+
+    snprintf(copy, sizeof copy, "%s", text);
+    for (char *w = strtok_r(copy, ",", &save); w != NULL; w = strtok_r(NULL, ",", &save)) {
+        char *equals = strchr(w, '=');
+        hp_phase phase;
+        int64_t n;
+
+        if (equals == NULL)
+            return false;
+        *equals = '\0';
+        phase = hp_phase_parse(w);
+        if (phase == HP_PHASE_NONE || !hp_parse_i64(equals + 1, &n) || n < 0 || n > 1 << 30)
+            return false;
+        o->series[phase] = (int)n;
+    }
+    return true;
+}
+
 static bool parse_cohort(const char *text, hp_prepare *o)
 {
     static const char *const NAMES[] = {"train", "test108", "test400"};
@@ -87,7 +109,7 @@ static bool parse_cohort(const char *text, hp_prepare *o)
 static bool parse_args(int argc, char **argv, hp_prepare *o)
 {
     enum { BUNDLE = 1, IN, OUT, PHANTOM, WHAT, COHORT, MOTION, OVERLAP, THREADS,
-           EVALUATE, CANDIDATES, TRUTH_BOXES, SPARSE };
+           EVALUATE, CANDIDATES, TRUTH_BOXES, SPARSE, SERIES };
     static const struct option LONG[] = {
         {"bundle", 1, NULL, BUNDLE},   {"in", 1, NULL, IN},
         {"out", 1, NULL, OUT},         {"phantom", 1, NULL, PHANTOM},
@@ -96,6 +118,7 @@ static bool parse_args(int argc, char **argv, hp_prepare *o)
         {"threads", 1, NULL, THREADS}, {"evaluate", 0, NULL, EVALUATE},
         {"candidates", 0, NULL, CANDIDATES},
         {"truth-boxes-only", 0, NULL, TRUTH_BOXES}, {"sparse", 0, NULL, SPARSE},
+        {"series", 1, NULL, SERIES},
         {NULL, 0, NULL, 0},
     };
     int64_t n;
@@ -116,6 +139,7 @@ static bool parse_args(int argc, char **argv, hp_prepare *o)
             if (ok)
                 o->threads = (int)n;
             break;
+        case SERIES: ok = parse_series(optarg, o); break;
         case SPARSE: o->sparse = true; break;
         case EVALUATE: o->evaluate = true; break;
         case CANDIDATES: o->candidates = true; break;
@@ -182,7 +206,7 @@ static hp_code open_pipeline(hp_prepare *o, hp_error *err)
 
 int main(int argc, char **argv)
 {
-    hp_prepare o = {.motion_mm = 2, .overlap = 1, .threads = 1};
+    hp_prepare o = {.series = {-1, -1, -1, -1}, .motion_mm = 2, .overlap = 1, .threads = 1};
     hp_error err = HP_ERROR_INIT;
     bool runs, phantoms;
     int rc;

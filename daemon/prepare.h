@@ -26,6 +26,7 @@ typedef struct hp_prepare {
     hp_cohort cohort;
     double motion_mm, overlap;
     bool evaluate, candidates, truth_boxes_only;
+    int series[HP_PHASES]; /* SeriesNumber that is this phase, -1: by the headers */
     int threads;
     bool sparse; /* evaluate: full resolution around the liver only */
     hp_pipeline *pipeline; /* open when a bundle is given */

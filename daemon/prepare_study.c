@@ -54,13 +54,20 @@ static hp_code read_folder(const char *path, hp_slice_list *list, int depth, hp_
     return r;
 }
 
-static hp_code load_phases(const hp_slice_list *list, hp_findings *f,
+static hp_code load_phases(const hp_prepare *o, const hp_slice_list *list, hp_findings *f,
                            hp_volume *native[HP_PHASES], hp_error *reterr)
 {
     hp_series_rules rules = HP_SERIES_RULES_INIT;
+    hp_phase_rule given[HP_PHASES];
     hp_auto(hp_assembly) *a = NULL;
-    hp_code r = hp_series_assemble(list, &rules, f, &a, reterr);
+    hp_code r;
 
+    for (int phase = 0; phase < HP_PHASES; phase++)
+        if (o->series[phase] >= 0)
+            given[rules.rule_count++] =
+                (hp_phase_rule){.phase = (hp_phase)phase, .series_number = o->series[phase]};
+    rules.rule = given;
+    r = hp_series_assemble(list, &rules, f, &a, reterr);
     for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++)
         if (hp_assembly_has(a, (hp_phase)phase))
             r = hp_assembly_load(a, (hp_phase)phase, &native[phase], reterr);
@@ -82,7 +89,7 @@ static hp_code run(const hp_prepare *o, dump *d, const hp_slice_list *list, hp_f
     opt.payload = d;
     r = hp_pipeline_open(o->bundle, &opt, &p, reterr);
     if (r == HP_OK)
-        r = load_phases(list, f, native, reterr);
+        r = load_phases(o, list, f, native, reterr);
     if (r == HP_OK)
         r = hp_pipeline_run(p, (const hp_volume *const *)native, f, registered, &liver, reterr);
     for (int phase = 0; phase < HP_PHASES; phase++) {

@@ -23,14 +23,14 @@ typedef struct reader {
 } reader;
 
 typedef enum kind {
-    TEXT,  /* printable ASCII, 1 .. size-1 characters */
-    WORD,  /* one of `words`, separated by '|' */
+    TEXT, /* printable ASCII, 1 .. size-1 characters */
+    WORD, /* one of `words`, separated by '|' */
     PATH,
     INT,
     BYTES, /* 512, 64 KiB, 2 GiB */
     REAL,
     BOOL,
-    OTHER  /* `read` does it */
+    OTHER /* `read` does it */
 } kind;
 
 typedef struct key {
@@ -108,8 +108,11 @@ static bool bytes_of(const json_t *value, double *ret)
     static const struct {
         const char *unit;
         double factor;
-    } UNITS[] = {{"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0},
-                 {"TiB", 1099511627776.0}, {"B", 1.0}};
+    } UNITS[] = {{"KiB", 1024.0},
+                 {"MiB", 1048576.0},
+                 {"GiB", 1073741824.0},
+                 {"TiB", 1099511627776.0},
+                 {"B", 1.0}};
     const char *text = json_string_value(value);
     char number[32];
     size_t len;
@@ -251,7 +254,10 @@ static hp_code read_list(reader *r, const json_t *map, const char *name,
 }
 
 #define AT(type, field) offsetof(type, field), sizeof(((type *)0)->field)
-#define END {NULL, OTHER, 0, 0, 0, 0, NULL, NULL}
+#define END                                                                              \
+    {                                                                                    \
+        NULL, OTHER, 0, 0, 0, 0, NULL, NULL                                              \
+    }
 
 /* ---- lists ---- */
 
@@ -272,8 +278,9 @@ static hp_code read_allow(reader *r, const json_t *map, const char *name,
                           const json_t *value, void *slot)
 {
     hp_config *c = (hp_config *)((char *)slot - offsetof(hp_config, intake.allow));
-    hp_code code = read_list(r, map, name, value, ALLOW, c->intake.allow,
-                             sizeof *c->intake.allow, fresh_allow, &c->intake.allow_count);
+    hp_code code =
+        read_list(r, map, name, value, ALLOW, c->intake.allow, sizeof *c->intake.allow,
+                  fresh_allow, &c->intake.allow_count);
 
     for (int i = 0; code == HP_OK && i < c->intake.allow_count; i++) {
         const json_t *item = json_array_get(value, (size_t)i);
@@ -283,11 +290,13 @@ static hp_code read_allow(reader *r, const json_t *map, const char *name,
         /* Both halves must be said: "*" is a decision, not a default. */
         if (json_object_get(item, "ae_title") == NULL ||
             json_object_get(item, "address") == NULL)
-            code = bad(r, map, name, "each entry needs ae_title and address (\"*\": any)");
+            code =
+                bad(r, map, name, "each entry needs ae_title and address (\"*\": any)");
         else if (strcmp(c->intake.allow[i].address, "*") != 0 &&
                  !prefix_of(c->intake.allow[i].address, &family, bytes, &bits))
-            code = bad(r, item, "address", "must be a numeric address, a prefix "
-                                           "such as 10.1.0.0/16, or \"*\"");
+            code = bad(r, item, "address",
+                       "must be a numeric address, a prefix "
+                       "such as 10.1.0.0/16, or \"*\"");
     }
     return code;
 }
@@ -358,9 +367,9 @@ static hp_code read_rules(reader *r, const json_t *map, const char *name,
                           const json_t *value, void *slot)
 {
     hp_config *c = (hp_config *)((char *)slot - offsetof(hp_config, reading.phase_rules));
-    hp_code code =
-        read_list(r, map, name, value, RULE, c->reading.phase_rules,
-                  sizeof *c->reading.phase_rules, fresh_rule, &c->reading.phase_rule_count);
+    hp_code code = read_list(r, map, name, value, RULE, c->reading.phase_rules,
+                             sizeof *c->reading.phase_rules, fresh_rule,
+                             &c->reading.phase_rule_count);
 
     for (int i = 0; code == HP_OK && i < c->reading.phase_rule_count; i++) {
         const hp_config_phase_rule *rule = &c->reading.phase_rules[i];
@@ -375,8 +384,8 @@ static hp_code read_rules(reader *r, const json_t *map, const char *name,
 
 static void fresh_peer(void *item)
 {
-    *(hp_config_peer *)item =
-        (hp_config_peer){.host = "127.0.0.1", .port = 104, .timeout_s = 30, .results = true};
+    *(hp_config_peer *)item = (hp_config_peer){
+        .host = "127.0.0.1", .port = 104, .timeout_s = 30, .results = true};
 }
 
 static const key PEER[] = {
@@ -416,11 +425,14 @@ static const key INTAKE[] = {
     {"allow", OTHER, AT(hp_config, intake.allow), 0, 0, NULL, read_allow},
     {"sop_classes", OTHER, AT(hp_config, intake.sop_classes), 0, 0, NULL,
      read_sop_classes},
-    {"max_associations", INT, AT(hp_config, intake.max_associations), 1, 4096, NULL, NULL},
+    {"max_associations", INT, AT(hp_config, intake.max_associations), 1, 4096, NULL,
+     NULL},
     {"max_associations_per_peer", INT, AT(hp_config, intake.max_associations_per_peer), 1,
      4096, NULL, NULL},
-    {"max_object_bytes", BYTES, AT(hp_config, intake.max_object_bytes), 65536, 1e12, NULL, NULL},
-    {"disk_reserve_bytes", BYTES, AT(hp_config, intake.disk_reserve_bytes), 0, 1e15, NULL, NULL},
+    {"max_object_bytes", BYTES, AT(hp_config, intake.max_object_bytes), 65536, 1e12, NULL,
+     NULL},
+    {"disk_reserve_bytes", BYTES, AT(hp_config, intake.disk_reserve_bytes), 0, 1e15, NULL,
+     NULL},
     {"artim_s", INT, AT(hp_config, intake.artim_s), 1, 600, NULL, NULL},
     {"progress_s", INT, AT(hp_config, intake.progress_s), 1, 3600, NULL, NULL},
     {"idle_s", INT, AT(hp_config, intake.idle_s), 1, 86400, NULL, NULL},
@@ -436,7 +448,8 @@ static const key READING[] = {
     {"threads", INT, AT(hp_config, reading.threads), 0, 1024, NULL, NULL},
     {"missing_phase", WORD, AT(hp_config, reading.missing_phase), 0, 0,
      "detect-only|substitute|refuse", NULL},
-    {"min_coverage_mm", REAL, AT(hp_config, reading.min_coverage_mm), 10, 1000, NULL, NULL},
+    {"min_coverage_mm", REAL, AT(hp_config, reading.min_coverage_mm), 10, 1000, NULL,
+     NULL},
     {"phase_rules", OTHER, AT(hp_config, reading.phase_rules), 0, 0, NULL, read_rules},
     {"workers", INT, AT(hp_config, reading.workers), 1, 16, NULL, NULL},
     {"job_timeout_s", INT, AT(hp_config, reading.job_timeout_s), 1, 86400, NULL, NULL},

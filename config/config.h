@@ -72,8 +72,8 @@ typedef struct hp_config {
 
     struct {
         char bundle[HP_PATH_MAX];
-        char device[8]; /* "auto" "cpu" "cuda" */
-        int threads;    /* 0: all cores */
+        char device[8];         /* "auto" "cpu" "cuda" */
+        int threads;            /* 0: all cores */
         char missing_phase[16]; /* "detect-only" "substitute" "refuse" */
         double min_coverage_mm;
         hp_config_phase_rule phase_rules[HP_CONFIG_MAX_LIST];

@@ -69,9 +69,8 @@ hp_code hp_child_read(json_t **ret, hp_error *reterr)
     size_t seen = 0;
 
     for (;;) {
-        const uint8_t *end = inbox.len > seen
-                                 ? memchr(inbox.data + seen, '\n', inbox.len - seen)
-                                 : NULL;
+        const uint8_t *end =
+            inbox.len > seen ? memchr(inbox.data + seen, '\n', inbox.len - seen) : NULL;
         hp_code r;
 
         if (end != NULL) {

@@ -235,8 +235,8 @@ static json_t *intake_json(const hp_intake *intake)
         (json_int_t)s.conflict, "echo", (json_int_t)s.echo, "refused",
         (json_int_t)(s.refused_disk + s.refused_mismatch + s.refused_unreadable +
                      s.refused_failure + s.refused_class),
-        "cut_off", (json_int_t)s.cut_off, "not_dicom", (json_int_t)s.not_dicom, "timed_out",
-        (json_int_t)s.timed_out, "bytes", (json_int_t)s.bytes);
+        "cut_off", (json_int_t)s.cut_off, "not_dicom", (json_int_t)s.not_dicom,
+        "timed_out", (json_int_t)s.timed_out, "bytes", (json_int_t)s.bytes);
 }
 
 static void tell_status(client *c)

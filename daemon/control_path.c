@@ -4,8 +4,7 @@
 #include <string.h>
 #include <sys/un.h>
 
-hp_code hp_control_path(const hp_config *config, char ret[HP_PATH_MAX],
-                        hp_error *reterr)
+hp_code hp_control_path(const hp_config *config, char ret[HP_PATH_MAX], hp_error *reterr)
 {
     const struct sockaddr_un *un = NULL;
     hp_code code = hp_path_fmt(ret, reterr, "%s/control.sock", config->state_dir);

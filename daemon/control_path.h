@@ -9,8 +9,7 @@ extern "C" {
 #endif
 
 /* state_dir/control.sock; HP_E_LIMIT when a UNIX socket cannot have that name. */
-hp_code hp_control_path(const hp_config *config, char ret[HP_PATH_MAX],
-                        hp_error *reterr);
+hp_code hp_control_path(const hp_config *config, char ret[HP_PATH_MAX], hp_error *reterr);
 
 #ifdef __cplusplus
 }

@@ -257,11 +257,12 @@ static json_t *group_message(lane *l)
     for (int i = 0; i < l->count; i++) {
         const hp_delivery *d = &l->items[i];
 
-        hp_path_fmt(path, NULL, "%s/outbox/%s", l->delivering->config->state_dir, d->path);
-        json_array_append_new(items, json_pack("{sI,ss,ss,ss}", "delivery",
-                                               (json_int_t)d->id, "path", path, "sop_class",
-                                               d->sop_class.text, "sop_instance",
-                                               d->sop_instance.text));
+        hp_path_fmt(path, NULL, "%s/outbox/%s", l->delivering->config->state_dir,
+                    d->path);
+        json_array_append_new(items,
+                              json_pack("{sI,ss,ss,ss}", "delivery", (json_int_t)d->id,
+                                        "path", path, "sop_class", d->sop_class.text,
+                                        "sop_instance", d->sop_instance.text));
     }
     return json_pack("{ss,sI,so,so}", "do", "send", "delivery_group",
                      (json_int_t)++l->delivering->group, "peer", peer_json(l->peer),
@@ -426,10 +427,9 @@ hp_code hp_delivering_open(uv_loop_t *loop, const hp_config *config, hp_ledger *
     d->config = config;
     d->ledger = ledger;
     d->lanes = calloc((size_t)config->peer_count + 1, sizeof *d->lanes);
-    code = d->lanes == NULL
-               ? hp_fail(reterr, HP_E_NO_MEMORY, "no memory for delivery")
-               : hp_process_program(config->delivery.sender_program, "hepar-sender",
-                                    d->program, reterr);
+    code = d->lanes == NULL ? hp_fail(reterr, HP_E_NO_MEMORY, "no memory for delivery")
+                            : hp_process_program(config->delivery.sender_program,
+                                                 "hepar-sender", d->program, reterr);
     if (code != HP_OK) {
         free(d->lanes);
         free(d);
@@ -509,7 +509,8 @@ json_t *hp_delivering_progress(const hp_delivering *d)
 
     for (int i = 0; i < d->lane_count; i++)
         if (d->lanes[i].process != NULL)
-            json_array_append_new(list, json_pack("{ss,si}", "peer", d->lanes[i].peer->name,
-                                                  "objects", d->lanes[i].count));
+            json_array_append_new(list,
+                                  json_pack("{ss,si}", "peer", d->lanes[i].peer->name,
+                                            "objects", d->lanes[i].count));
     return list;
 }

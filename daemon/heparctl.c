@@ -23,7 +23,8 @@ static const char USAGE[] =
     "  status                    is it running, what is waiting, what went wrong\n"
     "  studies                   every study, newest first\n"
     "  jobs                      every job, newest first\n"
-    "  show ID                   all about one study: what came, what was made of it, why\n"
+    "  show ID                   all about one study: what came, what was made of it, "
+    "why\n"
     "  wait STUDY_UID [--timeout S]\n"
     "                            until its job has ended, with a progress line\n"
     "  retry ID                  read a failed, unsuitable or cancelled study again\n"
@@ -66,7 +67,8 @@ int hp_ctl_need_ledger(hp_ctl *ctl)
     if (code == HP_OK)
         return HP_EXIT_DONE;
     snprintf(words, sizeof words, "%s: %s%s", path, ctl->db_error.msg,
-             code == HP_E_NOT_FOUND ? " (has hepard ever run with this configuration?)" : "");
+             code == HP_E_NOT_FOUND ? " (has hepard ever run with this configuration?)"
+                                    : "");
     hp_ctl_fail(code, words);
     return HP_EXIT_FAILED;
 }
@@ -112,8 +114,8 @@ static int echo(hp_ctl *ctl, const char *peer)
     if (ctl->json)
         hp_ctl_print_json(answer);
     if (strcmp(hp_json_str(answer, "code", ""), "OK") != 0) {
-        fprintf(stderr, "heparctl: %s at %s:%d does not answer: %s\n", p->ae_title, p->host,
-                p->port, hp_json_str(answer, "words", "no reason given"));
+        fprintf(stderr, "heparctl: %s at %s:%d does not answer: %s\n", p->ae_title,
+                p->host, p->port, hp_json_str(answer, "words", "no reason given"));
         return HP_EXIT_FAILED;
     }
     if (!ctl->json)
@@ -148,7 +150,8 @@ static int config_check(const hp_config *c)
     if (warnings == 0)
         printf("%s: nothing wrong\n", c->path);
     else
-        printf("%s: no mistake, %d warning%s\n", c->path, warnings, warnings > 1 ? "s" : "");
+        printf("%s: no mistake, %d warning%s\n", c->path, warnings,
+               warnings > 1 ? "s" : "");
     return HP_EXIT_DONE;
 }
 

@@ -20,7 +20,7 @@ enum {
 
 typedef struct hp_ctl {
     hp_config *config;
-    hp_db *db;  /* NULL: could not be opened, `db_error` says why */
+    hp_db *db; /* NULL: could not be opened, `db_error` says why */
     hp_error db_error;
     bool json;
 } hp_ctl;

@@ -66,7 +66,8 @@ int hp_ctl_studies(hp_ctl *ctl)
             hp_ctl_print_json(list);
         return result;
     }
-    t = hp_table_new("JOB>|STATE|REV>|IMAGES>|SERIES>|STUDY DATE|ACCESSION|LAST IMAGE|STUDY");
+    t = hp_table_new(
+        "JOB>|STATE|REV>|IMAGES>|SERIES>|STUDY DATE|ACCESSION|LAST IMAGE|STUDY");
     json_array_foreach(list, i, row)
     {
         char when[24], date[16];
@@ -181,8 +182,8 @@ static const json_t *peer_row(const json_t *list, const char *name)
     size_t i;
     json_t *row;
 
-    json_array_foreach(list, i, row) if (strcmp(hp_json_str(row, "name", ""), name) == 0)
-        return row;
+    json_array_foreach(list, i, row) if (strcmp(hp_json_str(row, "name", ""), name) ==
+                                         0) return row;
     return NULL;
 }
 
@@ -222,9 +223,10 @@ static void add_peer(hp_table *t, const char *name, const hp_config_peer *p,
     hp_table_fmt(t, "%" PRId64, hp_json_int(row, "sent", 0));
     hp_table_fmt(t, "%" PRId64, hp_json_int(row, "accepted", 0));
     hp_table_fmt(t, "%" PRId64, hp_json_int(row, "refused", 0));
-    hp_table_text(t, p == NULL       ? "no longer configured"
-                     : p->results || hp_json_int(row, "last_ok_ms", 0) ? health
-                                     : "takes no results");
+    hp_table_text(t, p == NULL ? "no longer configured"
+                     : p->results || hp_json_int(row, "last_ok_ms", 0)
+                         ? health
+                         : "takes no results");
     hp_table_text(t, hp_json_str(row, "words", ""));
 }
 
@@ -310,10 +312,9 @@ static void print_received(const json_t *r)
            " refused\n",
            hp_json_int(r, "studies", 0),
            hp_json_int(r, "studies", 0) == 1 ? "study" : "studies",
-           hp_json_int(r, "stored", 0),
-           hp_json_int(r, "ct", 0), hp_json_int(r, "duplicates", 0),
-           hp_json_int(r, "conflicts", 0), hp_json_int(r, "echoes", 0),
-           hp_json_int(r, "refused", 0));
+           hp_json_int(r, "stored", 0), hp_json_int(r, "ct", 0),
+           hp_json_int(r, "duplicates", 0), hp_json_int(r, "conflicts", 0),
+           hp_json_int(r, "echoes", 0), hp_json_int(r, "refused", 0));
 }
 
 static void print_states(const json_t *jobs)
@@ -327,7 +328,8 @@ static void print_states(const json_t *jobs)
     {
         if (json_integer_value(n) == 0)
             continue;
-        printf(" %s%" JSON_INTEGER_FORMAT " %s", any ? "· " : "", json_integer_value(n), name);
+        printf(" %s%" JSON_INTEGER_FORMAT " %s", any ? "· " : "", json_integer_value(n),
+               name);
         any = true;
     }
     puts(any ? "" : " none yet");

@@ -220,8 +220,9 @@ static void cell_number(hp_table *t, const json_t *value, int decimals, double f
 
 static void print_candidates(const json_t *show)
 {
-    hp_table *t = hp_table_new("RANK>|SCORE>|PRIMARY>|SLICE>|LONG MM>|SHORT MM>|VOLUME ML>|"
-                               "PHASES");
+    hp_table *t =
+        hp_table_new("RANK>|SCORE>|PRIMARY>|SLICE>|LONG MM>|SHORT MM>|VOLUME ML>|"
+                     "PHASES");
     size_t i, k;
     json_t *row, *phase;
 
@@ -236,9 +237,9 @@ static void print_candidates(const json_t *show)
         cell_number(t, get(row, "long_axis_mm"), 0, 1);
         cell_number(t, get(row, "short_axis_mm"), 0, 1);
         cell_number(t, get(row, "volume_ml"), 1, 1);
-        json_array_foreach(get(row, "phases"), k, phase)
-            snprintf(phases + strlen(phases), sizeof phases - strlen(phases), "%s%s",
-                     k ? " " : "", json_string_value(phase) ? json_string_value(phase) : "");
+        json_array_foreach(get(row, "phases"), k, phase) snprintf(
+            phases + strlen(phases), sizeof phases - strlen(phases), "%s%s", k ? " " : "",
+            json_string_value(phase) ? json_string_value(phase) : "");
         hp_table_text(t, phases);
     }
     if (hp_table_rows(t) > 0) {
@@ -273,15 +274,16 @@ static void print_primary(const json_t *show)
 
     if (!json_is_object(primary))
         return;
-    json_array_foreach(get(show, "classes"), i, row)
-        ensemble += hp_json_int(row, "votes", 0);
+    json_array_foreach(get(show, "classes"), i, row) ensemble +=
+        hp_json_int(row, "votes", 0);
     heading("Primary lesion (AI, research use only)");
     t = hp_table_new("CLASS|PROBABILITY>|VOTES>|");
     json_array_foreach(get(show, "classes"), i, row)
     {
         hp_table_text(t, hp_json_str(row, "label", ""));
         hp_table_fmt(t, "%.0f %%", 100 * hp_json_num(row, "probability", 0));
-        hp_table_fmt(t, "%" PRId64 " of %" PRId64, hp_json_int(row, "votes", 0), ensemble);
+        hp_table_fmt(t, "%" PRId64 " of %" PRId64, hp_json_int(row, "votes", 0),
+                     ensemble);
         hp_table_text(t, (int64_t)i == hp_json_int(show, "class_index", -1) ? "<" : "");
     }
     if (hp_table_rows(t) > 0) {

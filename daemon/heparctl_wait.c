@@ -58,7 +58,8 @@ static void draw(hp_db *db, const hp_job *job, const progress *p, int64_t starte
                100 * p->fraction, p->stage, span);
     else if (job->state == HP_JOB_REPORTED &&
              hp_outbox_counts(db, job->id, &accepted, &owed, NULL) == HP_OK)
-        printf("\r\033[Kjob %" PRId64 "  reported, %d of %d results accepted by their peers"
+        printf("\r\033[Kjob %" PRId64
+               "  reported, %d of %d results accepted by their peers"
                "  %s",
                job->id, accepted, owed, span);
     else
@@ -75,11 +76,11 @@ static int finish(const hp_ctl *ctl, const hp_job *job, bool tty)
     if (tty)
         printf("\r\033[K");
     if (ctl->json) {
-        hp_auto(json_t) *j = json_pack(
-            "{sI,ss,si,ss,ss,ss}", "job", (json_int_t)job->id, "study_uid",
-            job->study_uid.text, "revision", job->revision, "state",
-            hp_job_state_name(job->state), "reason_code", job->reason_code, "reason",
-            job->reason);
+        hp_auto(json_t) *j =
+            json_pack("{sI,ss,si,ss,ss,ss}", "job", (json_int_t)job->id, "study_uid",
+                      job->study_uid.text, "revision", job->revision, "state",
+                      hp_job_state_name(job->state), "reason_code", job->reason_code,
+                      "reason", job->reason);
         hp_ctl_print_json(j);
     } else {
         printf("job %" PRId64 " (revision %d): %s%s%s\n", job->id, job->revision,
@@ -106,8 +107,8 @@ int hp_ctl_wait(hp_ctl *ctl, const char *id, int timeout_s)
         hp_auto(hp_job) *job = NULL;
         hp_error err = HP_ERROR_INIT;
         hp_code code = hp_job_find(ctl->db, id, &job, &err);
-        bool late = timeout_s >= 0 &&
-                    hp_clock_mono_ms() - started >= (int64_t)timeout_s * 1000;
+        bool late =
+            timeout_s >= 0 && hp_clock_mono_ms() - started >= (int64_t)timeout_s * 1000;
 
         if (code != HP_OK && code != HP_E_NOT_FOUND)
             return hp_ctl_fail(code, err.msg);

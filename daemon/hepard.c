@@ -65,8 +65,8 @@ static void on_refused(void *payload, const char *what, const char *peer,
     daemon_state *d = payload;
 
     if (status != 0)
-        hp_ledger_refused(d->ledger, study_uid, "%s from %s at %s, status %04XH: %s", what,
-                          *calling_ae ? calling_ae : "-", peer, status, why);
+        hp_ledger_refused(d->ledger, study_uid, "%s from %s at %s, status %04XH: %s",
+                          what, *calling_ae ? calling_ae : "-", peer, status, why);
     else
         hp_ledger_refused(d->ledger, study_uid, "%s from %s at %s: %s", what,
                           *calling_ae ? calling_ae : "-", peer, why);

@@ -147,8 +147,8 @@ static hp_code compare(hp_ledger *l, request *r, const char *name, hp_error *err
 static hp_code classify(hp_ledger *l, request *r, hp_error *err)
 {
     char name[64];
-    hp_code code = hp_study_lookup(l->db, r->stored.sop_instance.text, &r->disposition,
-                                   name, err);
+    hp_code code =
+        hp_study_lookup(l->db, r->stored.sop_instance.text, &r->disposition, name, err);
 
     if (code == HP_OK && r->disposition == HP_STORED_DUPLICATE)
         code = compare(l, r, name, err);
@@ -156,9 +156,10 @@ static hp_code classify(hp_ledger *l, request *r, hp_error *err)
         return code;
     r->keep = r->disposition == HP_STORED_NEW || r->disposition == HP_STORED_CONFLICT;
     if (r->keep)
-        code = hp_spool_final_path(
-            r->stored.part_path,
-            r->disposition == HP_STORED_NEW ? l->spool : l->quarantine, r->final_path, err);
+        code = hp_spool_final_path(r->stored.part_path,
+                                   r->disposition == HP_STORED_NEW ? l->spool
+                                                                   : l->quarantine,
+                                   r->final_path, err);
     return code;
 }
 

@@ -26,7 +26,7 @@ typedef struct worker {
     hp_process *process; /* NULL: none */
     errand errand;
     int64_t job;
-    int run; /* or the look's number */
+    int run;     /* or the look's number */
     bool let_go; /* cancelled or ending: its death is nobody's fault */
     char stage[32];
     double fraction;
@@ -178,8 +178,8 @@ static void on_done(worker *w, const json_t *msg)
 {
     hp_reading *r = w->reading;
 
-    hp_log(HP_LOG_INFO, "run ended job=%" PRId64 " run=%d outcome=%s seconds=%.1f", w->job,
-           w->run, hp_json_str(msg, "outcome", "?"),
+    hp_log(HP_LOG_INFO, "run ended job=%" PRId64 " run=%d outcome=%s seconds=%.1f",
+           w->job, w->run, hp_json_str(msg, "outcome", "?"),
            (double)(uv_now(r->loop) - w->started_ms) / 1000);
     r->calls++;
     hp_run_end(r->ledger, r->config, w->job, w->run, msg, after_run_end, r);
@@ -261,8 +261,8 @@ static hp_code wake_worker(worker *w, hp_error *reterr)
 
     if (w->process != NULL)
         return HP_OK;
-    return hp_process_spawn(w->reading->loop, w->reading->program, &EVENTS, w, &w->process,
-                            reterr);
+    return hp_process_spawn(w->reading->loop, w->reading->program, &EVENTS, w,
+                            &w->process, reterr);
 }
 
 /* ---- claims ---- */
@@ -270,10 +270,10 @@ static hp_code wake_worker(worker *w, hp_error *reterr)
 typedef struct claim_call {
     worker *worker;
     const char *state_dir;
-    hp_job *job;     /* out; NULL: nothing to do, or a look */
-    hp_look look;    /* in: look at this instead of claiming */
-    json_t *files;   /* out */
-    json_t *known;   /* out */
+    hp_job *job;   /* out; NULL: nothing to do, or a look */
+    hp_look look;  /* in: look at this instead of claiming */
+    json_t *files; /* out */
+    json_t *known; /* out */
     char installation_id[65];
     char out[HP_PATH_MAX];
 } claim_call;
@@ -338,9 +338,9 @@ static json_t *run_message(const hp_reading *r, const claim_call *c)
     return json_pack("{ss,sI,si,ss,si,sO,ss,sI,ss,sO,sO}", "do", "run", "job",
                      (json_int_t)c->job->id, "run", c->job->run, "study_uid",
                      c->job->study_uid.text, "revision", c->job->revision, "files",
-                     c->files, "out", c->out, "created_ms", (json_int_t)c->job->created_ms,
-                     "installation_id", c->installation_id, "known", c->known, "options",
-                     r->options);
+                     c->files, "out", c->out, "created_ms",
+                     (json_int_t)c->job->created_ms, "installation_id",
+                     c->installation_id, "known", c->known, "options", r->options);
 }
 
 static void start_errand(hp_reading *r, worker *w, claim_call *c)
@@ -352,7 +352,8 @@ static void start_errand(hp_reading *r, worker *w, claim_call *c)
         w->run = c->job->run;
         hp_process_deadline(w->process, r->config->reading.job_timeout_s);
         hp_log(HP_LOG_INFO,
-               "job claimed job=%" PRId64 " study=%" PRId64 " revision=%d run=%d slices=%zu",
+               "job claimed job=%" PRId64 " study=%" PRId64
+               " revision=%d run=%d slices=%zu",
                c->job->id, c->job->study_id, c->job->revision, c->job->run,
                json_array_size(c->files));
         hp_process_send_take(w->process, run_message(r, c));
@@ -453,8 +454,7 @@ static hp_code do_ready(hp_db *db, void *arg, hp_error *reterr)
     ready_call *c = arg;
     int64_t now;
     hp_code code = hp_job_advance(db, &c->rule, is_open, c, &c->moved,
-                                  c->look_wanted ? &c->look : NULL,
-                                  &c->again_ms, reterr);
+                                  c->look_wanted ? &c->look : NULL, &c->again_ms, reterr);
 
     if (code == HP_OK && c->again_ms != INT64_MAX) {
         now = hp_db_mono_ms(db);
@@ -531,18 +531,18 @@ static json_t *options_of(const hp_config *c)
     for (int i = 0; i < c->reading.phase_rule_count; i++) {
         const hp_config_phase_rule *rule = &c->reading.phase_rules[i];
 
-        json_array_append_new(rules, json_pack("{ss,ss,si}", "phase",
-                                               hp_phase_name(rule->phase), "description",
-                                               rule->description, "series_number",
-                                               rule->series_number));
+        json_array_append_new(rules,
+                              json_pack("{ss,ss,si}", "phase", hp_phase_name(rule->phase),
+                                        "description", rule->description, "series_number",
+                                        rule->series_number));
     }
     return json_pack("{ss,ss,si,ss,sb,sf,so,ss,ss,ss,ss}", "bundle", c->reading.bundle,
                      "device", c->reading.device, "threads", c->reading.threads,
                      "missing_phase", c->reading.missing_phase, "report_unsuitable",
                      c->report.unsuitable, "min_coverage_mm", c->reading.min_coverage_mm,
                      "phase_rules", rules, "sc_modality", c->report.sc_modality,
-                     "tracking_prefix", c->report.tracking_prefix, "ae_title", c->ae_title,
-                     "node_name", c->node_name);
+                     "tracking_prefix", c->report.tracking_prefix, "ae_title",
+                     c->ae_title, "node_name", c->node_name);
 }
 
 static void on_news(void *payload)
@@ -642,10 +642,10 @@ json_t *hp_reading_progress(const hp_reading *r)
 
         if (w->errand == RUN)
             json_array_append_new(
-                list, json_pack("{sI,si,ss,sf,sf}", "job", (json_int_t)w->job, "run",
-                                w->run, "stage", w->stage, "fraction", w->fraction,
-                                "seconds",
-                                (double)(uv_now(r->loop) - w->started_ms) / 1000));
+                list,
+                json_pack("{sI,si,ss,sf,sf}", "job", (json_int_t)w->job, "run", w->run,
+                          "stage", w->stage, "fraction", w->fraction, "seconds",
+                          (double)(uv_now(r->loop) - w->started_ms) / 1000));
     }
     return list;
 }

@@ -77,8 +77,8 @@ static hp_code make_folder(const hp_config *config, const char *name, mode_t mod
                            hp_error *reterr)
 {
     char path[HP_PATH_MAX];
-    hp_code code = hp_path_fmt(path, reterr, "%s%s%s", config->state_dir, *name ? "/" : "",
-                               name);
+    hp_code code =
+        hp_path_fmt(path, reterr, "%s%s%s", config->state_dir, *name ? "/" : "", name);
 
     if (code == HP_OK)
         code = hp_path_mkdirs(path, mode, reterr);
@@ -241,8 +241,8 @@ static hp_code check_job_folder(hp_db *db, const char *outbox, const char *job,
     return code;
 }
 
-static hp_code check_outbox(const hp_config *config, hp_db *db, hp_recovery_counts *counts,
-                            hp_error *reterr)
+static hp_code check_outbox(const hp_config *config, hp_db *db,
+                            hp_recovery_counts *counts, hp_error *reterr)
 {
     char outbox[HP_PATH_MAX];
     names jobs = {0};

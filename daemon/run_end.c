@@ -64,7 +64,8 @@ static hp_code read_object(const json_t *j, const char *folder, hp_run_object *r
         return hp_fail(reterr, HP_E_INVALID, "the worker named an object badly");
     code = hp_path_fmt(path, reterr, "%s/%s", folder, ret->file);
     if (code == HP_OK && !hp_path_exists(path))
-        code = hp_fail(reterr, HP_E_NOT_FOUND, "the worker named a file it did not write");
+        code =
+            hp_fail(reterr, HP_E_NOT_FOUND, "the worker named a file it did not write");
     return code;
 }
 
@@ -128,18 +129,17 @@ static void fill_done(const end_call *c, hp_run_done *done, const char **peers)
     const json_t *result = json_object_get(c->msg, "result");
     const json_t *bundle = json_object_get(result, "bundle");
 
-    *done = (hp_run_done){
-        .job = c->job,
-        .run = c->run,
-        .outcome = hp_json_str(c->msg, "outcome", "failed"),
-        .reason_code = hp_json_str(c->msg, "reason_code", ""),
-        .reason = hp_json_str(c->msg, "reason", ""),
-        .input_digest = hp_json_str(c->msg, "input_digest", ""),
-        .bundle_sha256 = hp_json_str(c->msg, "bundle_sha256",
-                                     hp_json_str(bundle, "sha256", "")),
-        .result = json_is_object(result) ? result : NULL,
-        .peers = peers,
-        .send_unsuitable = c->config->report.unsuitable};
+    *done = (hp_run_done){.job = c->job,
+                          .run = c->run,
+                          .outcome = hp_json_str(c->msg, "outcome", "failed"),
+                          .reason_code = hp_json_str(c->msg, "reason_code", ""),
+                          .reason = hp_json_str(c->msg, "reason", ""),
+                          .input_digest = hp_json_str(c->msg, "input_digest", ""),
+                          .bundle_sha256 = hp_json_str(c->msg, "bundle_sha256",
+                                                       hp_json_str(bundle, "sha256", "")),
+                          .result = json_is_object(result) ? result : NULL,
+                          .peers = peers,
+                          .send_unsuitable = c->config->report.unsuitable};
     for (int i = 0; i < c->config->peer_count; i++)
         if (c->config->peers[i].results)
             peers[done->peer_count++] = c->config->peers[i].name;
@@ -194,8 +194,9 @@ static hp_code do_end(hp_db *db, void *arg, hp_error *reterr)
     /* "Failed, but a second try may do": counted like a death, so twice ends it. */
     if (strcmp(hp_json_str(c->msg, "outcome", ""), "failed") == 0 &&
         hp_json_bool(c->msg, "may_retry", false))
-        code = hp_job_died(db, c->job, c->run, true, hp_json_str(c->msg, "reason_code", ""),
-                           hp_json_str(c->msg, "reason", ""), &why);
+        code =
+            hp_job_died(db, c->job, c->run, true, hp_json_str(c->msg, "reason_code", ""),
+                        hp_json_str(c->msg, "reason", ""), &why);
     else
         code = end_with(db, c, part, &why);
     if (code == HP_E_INVALID || code == HP_E_NOT_FOUND || code == HP_E_LIMIT) {
@@ -209,8 +210,8 @@ static hp_code do_end(hp_db *db, void *arg, hp_error *reterr)
     } else if (code != HP_OK && code != HP_E_STATE) {
         /* Disk full, say: another run may fare better; twice, and it fails. */
         hp_error first = why;
-        hp_code second = hp_job_died(db, c->job, c->run, true, "results_not_kept",
-                                     first.msg, NULL);
+        hp_code second =
+            hp_job_died(db, c->job, c->run, true, "results_not_kept", first.msg, NULL);
         if (second != HP_OK)
             code = second;
     }
@@ -228,8 +229,8 @@ static void after_end(hp_code code, const hp_error *error, void *arg)
         hp_log(HP_LOG_INFO, "answer dropped job=%" PRId64 " run=%d, no longer running",
                c->job, c->run);
     else if (code != HP_OK)
-        hp_log(HP_LOG_ERROR, "run not recorded job=%" PRId64 " run=%d error=\"%s\"", c->job,
-               c->run, error->msg);
+        hp_log(HP_LOG_ERROR, "run not recorded job=%" PRId64 " run=%d error=\"%s\"",
+               c->job, c->run, error->msg);
     if (code == HP_OK && c->reused)
         hp_log(HP_LOG_INFO, "same input, same objects job=%" PRId64 ", sending those",
                c->job);

@@ -180,12 +180,12 @@ static hp_code spawn(hp_process *p, uv_loop_t *loop, const char *program,
     char parent[40];
     char *args[] = {(char *)program, NULL};
     char *env[96];
-    uv_stdio_container_t stdio[4] = {{.flags = UV_IGNORE},
-                                     {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
-                                     {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
-                                     {.flags = UV_CREATE_PIPE | UV_READABLE_PIPE |
-                                               UV_WRITABLE_PIPE,
-                                      .data.stream = (uv_stream_t *)&p->pipe}};
+    uv_stdio_container_t stdio[4] = {
+        {.flags = UV_IGNORE},
+        {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
+        {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO},
+        {.flags = UV_CREATE_PIPE | UV_READABLE_PIPE | UV_WRITABLE_PIPE,
+         .data.stream = (uv_stream_t *)&p->pipe}};
     uv_process_options_t options = {.exit_cb = on_exited,
                                     .file = program,
                                     .args = args,
@@ -211,8 +211,8 @@ static hp_code spawn(hp_process *p, uv_loop_t *loop, const char *program,
 }
 
 hp_code hp_process_spawn(uv_loop_t *loop, const char *program,
-                         const hp_process_events *events, void *payload,
-                         hp_process **ret, hp_error *reterr)
+                         const hp_process_events *events, void *payload, hp_process **ret,
+                         hp_error *reterr)
 {
     hp_process *p = calloc(1, sizeof *p);
     hp_code code;

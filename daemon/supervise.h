@@ -28,8 +28,8 @@ typedef struct hp_process_events {
 
 /* Starts `program`. HP_E_NOT_FOUND, HP_E_IO: nothing was started. */
 hp_code hp_process_spawn(uv_loop_t *loop, const char *program,
-                         const hp_process_events *events, void *payload,
-                         hp_process **ret, hp_error *reterr);
+                         const hp_process_events *events, void *payload, hp_process **ret,
+                         hp_error *reterr);
 int hp_process_pid(const hp_process *p);
 /* Sends one line; takes the message. */
 void hp_process_send_take(hp_process *p, json_t *msg);

@@ -19,7 +19,8 @@ void hp_table_free(hp_table *t);
 /* The next cell; a row is full after as many cells as heads. NULL table or no
  * memory: ignored, the table is cut short. */
 void hp_table_text(hp_table *t, const char *text);
-void hp_table_fmt(hp_table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void hp_table_fmt(hp_table *t, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 void hp_table_print(const hp_table *t, FILE *out, const char *indent);
 int hp_table_rows(const hp_table *t);
 

@@ -307,9 +307,9 @@ static hp_code check_integrity(hp_db *db, const char *path, hp_error *reterr)
     hp_auto(hp_rows) *rows = NULL;
     struct stat st;
     bool big = stat(path, &st) == 0 && st.st_size > FULL_CHECK_MAX_BYTES;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             big ? "PRAGMA quick_check(1)" : "PRAGMA integrity_check(1)",
-                             "");
+    hp_code r =
+        hp_db__query(db, &rows, reterr,
+                     big ? "PRAGMA quick_check(1)" : "PRAGMA integrity_check(1)", "");
 
     if (r == HP_OK)
         r = hp_db__next(db, rows, reterr);
@@ -397,8 +397,8 @@ static hp_code open_file(const char *path, int flags, const hp_db_clock *clock,
 static hp_code prepare_writer(hp_db *db, const char *path, hp_error *reterr)
 {
     static const char *const SETTINGS[] = {
-        "PRAGMA synchronous = FULL",    "PRAGMA wal_autocheckpoint = 0",
-        "PRAGMA foreign_keys = ON",     "PRAGMA temp_store = MEMORY",
+        "PRAGMA synchronous = FULL", "PRAGMA wal_autocheckpoint = 0",
+        "PRAGMA foreign_keys = ON", "PRAGMA temp_store = MEMORY",
         "PRAGMA journal_size_limit = 67108864"};
     hp_code r = pragma(db, "PRAGMA journal_mode = WAL", "wal", reterr);
     int keep = 1;
@@ -418,8 +418,8 @@ hp_code hp_db_open(const char *path, const hp_db_clock *clock, hp_db **ret,
                    hp_error *reterr)
 {
     hp_auto(hp_db) *db = NULL;
-    hp_code r = open_file(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, clock, &db,
-                          reterr);
+    hp_code r =
+        open_file(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, clock, &db, reterr);
 
     if (r == HP_OK)
         r = prepare_writer(db, path, reterr);

@@ -21,8 +21,8 @@ static const struct {
 } STATES[HP_JOB_STATES] = {
     [HP_JOB_RECEIVING] = {"receiving", BIT(READY) | BIT(FAILED) | BIT(CANCELLED)},
     /* back to receiving: late images before the claim join the same revision */
-    [HP_JOB_READY] = {"ready", BIT(RECEIVING) | BIT(RUNNING) | BIT(FAILED) |
-                                   BIT(CANCELLED)},
+    [HP_JOB_READY] = {"ready",
+                      BIT(RECEIVING) | BIT(RUNNING) | BIT(FAILED) | BIT(CANCELLED)},
     /* back to ready: its worker died, or the daemon did */
     [HP_JOB_RUNNING] = {"running", BIT(READY) | BIT(REPORTED) | BIT(UNSUITABLE) |
                                        BIT(FAILED) | BIT(CANCELLED)},
@@ -116,10 +116,10 @@ hp_code hp_job_load(hp_db *db, int64_t id, hp_job **ret, hp_error *reterr)
 hp_code hp_job_of_study(hp_db *db, const char *study_uid, hp_job **ret, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(
-        db, &rows, reterr,
-        JOB_COLUMNS "WHERE study.study_uid = ? ORDER BY revision DESC LIMIT 1", "t",
-        study_uid);
+    hp_code r = hp_db__query(db, &rows, reterr,
+                             JOB_COLUMNS
+                             "WHERE study.study_uid = ? ORDER BY revision DESC LIMIT 1",
+                             "t", study_uid);
 
     if (r == HP_OK)
         r = row_to_job(db, rows, ret, reterr);
@@ -149,13 +149,13 @@ hp_code hp_job_move(hp_db *db, hp_job *job, hp_job_state to, const char *reason_
                        job->id, hp_job_state_name(job->state), hp_job_state_name(to));
     r = hp_tx_begin(db, &tx, reterr);
     if (r == HP_OK)
-        r = hp_db__run(db, reterr,
-                       "UPDATE job SET state = ?, moved_ms = ?, reason_code = ?, reason = ?, "
-                       "ready_ms = CASE WHEN ?1 = 'ready' THEN ?2 ELSE ready_ms END "
-                       "WHERE id = ? AND state = ?",
-                       "tittit", hp_job_state_name(to), now,
-                       reason_code ? reason_code : "", reason ? reason : "", job->id,
-                       hp_job_state_name(job->state));
+        r = hp_db__run(
+            db, reterr,
+            "UPDATE job SET state = ?, moved_ms = ?, reason_code = ?, reason = ?, "
+            "ready_ms = CASE WHEN ?1 = 'ready' THEN ?2 ELSE ready_ms END "
+            "WHERE id = ? AND state = ?",
+            "tittit", hp_job_state_name(to), now, reason_code ? reason_code : "",
+            reason ? reason : "", job->id, hp_job_state_name(job->state));
     if (r == HP_OK && hp_db__changes(db) != 1)
         r = hp_fail(reterr, HP_E_STATE, "job %" PRId64 " is not %s any more", job->id,
                     hp_job_state_name(job->state));
@@ -163,8 +163,8 @@ hp_code hp_job_move(hp_db *db, hp_job *job, hp_job_state to, const char *reason_
         r = hp_event_add(db, job->study_id, job->id, hp_job_state_name(to), reterr,
                          "%s -> %s%s%s%s%s", hp_job_state_name(job->state),
                          hp_job_state_name(to), reason_code && *reason_code ? ", " : "",
-                         reason_code ? reason_code : "",
-                         reason && *reason ? ": " : "", reason ? reason : "");
+                         reason_code ? reason_code : "", reason && *reason ? ": " : "",
+                         reason ? reason : "");
     hp_crash_point("job_move");
     if (r == HP_OK)
         r = hp_tx_commit(tx, reterr);
@@ -172,7 +172,8 @@ hp_code hp_job_move(hp_db *db, hp_job *job, hp_job_state to, const char *reason_
     if (r != HP_OK)
         return hp_wrap(reterr, r, "moving job %" PRId64, job->id);
     job->state = to;
-    snprintf(job->reason_code, sizeof job->reason_code, "%s", reason_code ? reason_code : "");
+    snprintf(job->reason_code, sizeof job->reason_code, "%s",
+             reason_code ? reason_code : "");
     snprintf(job->reason, sizeof job->reason, "%s", reason ? reason : "");
     return HP_OK;
 }
@@ -184,7 +185,8 @@ hp_code hp_job__fail_open(hp_db *db, int64_t study, const char *reason_code,
         hp_auto(hp_rows) *rows = NULL;
         hp_auto(hp_job) *job = NULL;
         hp_code r = hp_db__query(db, &rows, reterr,
-                                 JOB_COLUMNS "WHERE job.study = ? AND state IN "
+                                 JOB_COLUMNS
+                                 "WHERE job.study = ? AND state IN "
                                  "('receiving', 'ready', 'running', 'reported') LIMIT 1",
                                  "i", study);
 
@@ -214,10 +216,11 @@ static hp_code touch(hp_db *db, int64_t job, hp_error *reterr)
 static hp_code open_revision(hp_db *db, int64_t study, int revision, hp_error *reterr)
 {
     int64_t mono = hp_db_mono_ms(db), wall = hp_db_wall_ms(db);
-    hp_code r = hp_db__run(db, reterr,
-                           "INSERT INTO job(study, revision, state, opened_ms, moved_ms, "
-                           "first_mono, last_mono) VALUES (?, ?, 'receiving', ?, ?, ?, ?)",
-                           "iiiiii", study, (int64_t)revision, wall, wall, mono, mono);
+    hp_code r =
+        hp_db__run(db, reterr,
+                   "INSERT INTO job(study, revision, state, opened_ms, moved_ms, "
+                   "first_mono, last_mono) VALUES (?, ?, 'receiving', ?, ?, ?, ?)",
+                   "iiiiii", study, (int64_t)revision, wall, wall, mono, mono);
 
     if (r == HP_OK)
         r = hp_event_add(db, study, hp_db__last_id(db), "receiving", reterr,
@@ -266,9 +269,9 @@ hp_code hp_job_known_sets(hp_db *db, int64_t study_id, json_t **ret, hp_error *r
     while (r == HP_OK) {
         r = hp_db__next(db, rows, reterr);
         if (r == HP_OK)
-            json_array_append_new(list, json_pack("{ss,ss}", "input_digest",
-                                                  hp_rows_t(rows, 0), "bundle_sha256",
-                                                  hp_rows_t(rows, 1)));
+            json_array_append_new(list,
+                                  json_pack("{ss,ss}", "input_digest", hp_rows_t(rows, 0),
+                                            "bundle_sha256", hp_rows_t(rows, 1)));
     }
     if (r == HP_E_EMPTY) {
         *ret = hp_steal(&list);
@@ -334,8 +337,8 @@ static hp_code make_ready(hp_db *db, const waiting *w, hp_ready why,
                  : w->arrival.association_open     ? ", still being sent"
                                                    : "");
     if (r == HP_OK)
-        r = hp_db__run(db, reterr, "UPDATE job SET decision = ? WHERE id = ?", "ti", words,
-                       w->job);
+        r = hp_db__run(db, reterr, "UPDATE job SET decision = ? WHERE id = ?", "ti",
+                       words, w->job);
     if (r == HP_OK)
         r = hp_job_move(db, job, HP_JOB_READY,
                         why == HP_READY_QUIET ? "quiet" : "max_wait", words, reterr);
@@ -345,8 +348,8 @@ static hp_code make_ready(hp_db *db, const waiting *w, hp_ready why,
 static hp_code ask_for_look(hp_db *db, const waiting *w, hp_look *ret, hp_error *reterr)
 {
     int64_t look;
-    hp_code r = hp_db__run(db, reterr, "UPDATE job SET looking = 1 WHERE id = ?", "i",
-                           w->job);
+    hp_code r =
+        hp_db__run(db, reterr, "UPDATE job SET looking = 1 WHERE id = ?", "i", w->job);
 
     if (r == HP_OK)
         r = hp_db__number(db, 0, &look, reterr, "SELECT look FROM job WHERE id = ?", "i",
@@ -377,7 +380,8 @@ hp_code hp_job_advance(hp_db *db, const hp_readiness *rule, hp_study_open_fn ope
         int64_t at;
         hp_ready ready;
 
-        w[i].arrival.association_open = open != NULL && open(w[i].study_uid.text, payload);
+        w[i].arrival.association_open =
+            open != NULL && open(w[i].study_uid.text, payload);
         ready = hp_study_ready(&w[i].arrival, rule, now, &at);
         if (ready == HP_READY_LOOK) {
             if (!w[i].looking && look.job == 0 && ret_look != NULL)
@@ -406,10 +410,11 @@ hp_code hp_job_advance(hp_db *db, const hp_readiness *rule, hp_study_open_fn ope
 
 hp_code hp_job_looked(hp_db *db, hp_look look, unsigned phases, hp_error *reterr)
 {
-    return hp_db__run(db, reterr,
-                      "UPDATE job SET looking = 0, looked = 1, phases = ? WHERE id = ? AND "
-                      "look = ? AND state = 'receiving'",
-                      "iii", (int64_t)phases, look.job, (int64_t)look.look);
+    return hp_db__run(
+        db, reterr,
+        "UPDATE job SET looking = 0, looked = 1, phases = ? WHERE id = ? AND "
+        "look = ? AND state = 'receiving'",
+        "iii", (int64_t)phases, look.job, (int64_t)look.look);
 }
 
 /* ---- the claim ---- */
@@ -420,8 +425,8 @@ static hp_code load_oldest_ready(hp_db *db, hp_job **ret_job, hp_error *reterr)
     hp_code r = hp_db__query(
         db, &rows, reterr,
         JOB_COLUMNS "WHERE state = 'ready' AND NOT EXISTS (SELECT 1 FROM job AS other "
-        "WHERE other.study = job.study AND other.state = 'running') "
-        "ORDER BY ready_ms, job.id LIMIT 1",
+                    "WHERE other.study = job.study AND other.state = 'running') "
+                    "ORDER BY ready_ms, job.id LIMIT 1",
         "");
 
     if (r == HP_OK)
@@ -449,8 +454,8 @@ static hp_code start_run(hp_db *db, hp_job *job, hp_error *reterr)
     job->run++;
     if (job->created_ms == 0)
         job->created_ms = now;
-    r = hp_db__run(db, reterr, "UPDATE job SET run = ?, created_ms = ? WHERE id = ?", "iii",
-                   (int64_t)job->run, job->created_ms, job->id);
+    r = hp_db__run(db, reterr, "UPDATE job SET run = ?, created_ms = ? WHERE id = ?",
+                   "iii", (int64_t)job->run, job->created_ms, job->id);
     if (r == HP_OK)
         r = hp_db__run(db, reterr,
                        "INSERT INTO run(job, number, started_ms) VALUES (?, ?, ?)", "iii",
@@ -502,8 +507,9 @@ static hp_code end_run(hp_db *db, int64_t job, int run, const char *outcome,
     return hp_db__run(db, reterr,
                       "UPDATE run SET ended_ms = ?, outcome = ?, reason_code = ?, "
                       "reason = ? WHERE job = ? AND number = ?",
-                      "itttii", hp_db_wall_ms(db), outcome, reason_code ? reason_code : "",
-                      reason ? reason : "", job, (int64_t)run);
+                      "itttii", hp_db_wall_ms(db), outcome,
+                      reason_code ? reason_code : "", reason ? reason : "", job,
+                      (int64_t)run);
 }
 
 static hp_code keep_findings(hp_db *db, const hp_run_done *done, hp_error *reterr)
@@ -529,16 +535,16 @@ static hp_code find_set(hp_db *db, int64_t study, const hp_run_done *done, int64
                          done->bundle_sha256 ? done->bundle_sha256 : "");
 }
 
-static hp_code add_set(hp_db *db, const hp_job *job, const hp_run_done *done, int64_t *ret,
-                       hp_error *reterr)
+static hp_code add_set(hp_db *db, const hp_job *job, const hp_run_done *done,
+                       int64_t *ret, hp_error *reterr)
 {
-    hp_code r = hp_db__run(db, reterr,
-                           "INSERT INTO result_set(study, input_digest, bundle_sha256, "
-                           "job, run, folder, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                           "ittiiti", job->study_id,
-                           done->input_digest ? done->input_digest : "",
-                           done->bundle_sha256 ? done->bundle_sha256 : "", job->id,
-                           (int64_t)done->run, done->folder, job->created_ms);
+    hp_code r =
+        hp_db__run(db, reterr,
+                   "INSERT INTO result_set(study, input_digest, bundle_sha256, "
+                   "job, run, folder, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                   "ittiiti", job->study_id, done->input_digest ? done->input_digest : "",
+                   done->bundle_sha256 ? done->bundle_sha256 : "", job->id,
+                   (int64_t)done->run, done->folder, job->created_ms);
 
     if (r == HP_OK)
         *ret = hp_db__last_id(db);
@@ -567,8 +573,8 @@ static hp_code settle_objects(hp_db *db, hp_job *job, const hp_run_done *done,
         r = add_set(db, job, done, &set, reterr);
     job->result_set = set;
     if (r == HP_OK && set != 0)
-        r = hp_db__run(db, reterr, "UPDATE job SET result_set = ? WHERE id = ?", "ii", set,
-                       job->id);
+        r = hp_db__run(db, reterr, "UPDATE job SET result_set = ? WHERE id = ?", "ii",
+                       set, job->id);
     if (r == HP_OK && set != 0)
         r = hp_outbox__queue(db, job->id, set, done->peers, done->peer_count, reterr);
     return r;
@@ -618,8 +624,9 @@ hp_code hp_job_done(hp_db *db, const hp_run_done *done, bool *ret_reused,
     if (r == HP_OK)
         r = hp_job_load(db, done->job, &job, reterr);
     if (r == HP_OK && (job->state != HP_JOB_RUNNING || job->run != done->run))
-        return hp_fail(reterr, HP_E_STATE, "run %d of job %" PRId64 " is not the running one",
-                       done->run, done->job);
+        return hp_fail(reterr, HP_E_STATE,
+                       "run %d of job %" PRId64 " is not the running one", done->run,
+                       done->job);
     if (r == HP_OK)
         r = end_run(db, done->job, done->run, done->outcome, done->reason_code,
                     done->reason, reterr);
@@ -645,8 +652,8 @@ hp_code hp_job_died(hp_db *db, int64_t id, int run, bool blame, const char *reas
     if (r == HP_OK)
         r = hp_job_load(db, id, &job, reterr);
     if (r == HP_OK && (job->state != HP_JOB_RUNNING || job->run != run))
-        return hp_fail(reterr, HP_E_STATE, "run %d of job %" PRId64 " is not the running one",
-                       run, id);
+        return hp_fail(reterr, HP_E_STATE,
+                       "run %d of job %" PRId64 " is not the running one", run, id);
     if (r == HP_OK)
         r = end_run(db, id, run, "died", reason_code, reason, reterr);
     if (r == HP_OK && blame) {
@@ -684,10 +691,11 @@ hp_code hp_job_recover(hp_db *db, int *ret_count, hp_error *reterr)
     }
     /* Monotonic times are of the last life: the waiting begins anew. */
     if (r == HP_OK)
-        r = hp_db__run(db, reterr,
-                       "UPDATE job SET first_mono = ?, last_mono = ?, looking = 0, "
-                       "looked = 0, look = look + 1 WHERE state IN ('receiving', 'ready')",
-                       "ii", mono, mono);
+        r = hp_db__run(
+            db, reterr,
+            "UPDATE job SET first_mono = ?, last_mono = ?, looking = 0, "
+            "looked = 0, look = look + 1 WHERE state IN ('receiving', 'ready')",
+            "ii", mono, mono);
     if (r == HP_OK)
         r = hp_tx_commit(tx, reterr);
     if (r != HP_OK)
@@ -709,7 +717,8 @@ hp_code hp_job_retry(hp_db *db, const char *id, hp_job **ret, hp_error *reterr)
     if (r == HP_OK && !(job->state == HP_JOB_FAILED || job->state == HP_JOB_UNSUITABLE ||
                         job->state == HP_JOB_CANCELLED))
         return hp_fail(reterr, HP_E_STATE,
-                       "job %" PRId64 " is %s; only failed, unsuitable and cancelled jobs "
+                       "job %" PRId64
+                       " is %s; only failed, unsuitable and cancelled jobs "
                        "can be tried again",
                        job->id, hp_job_state_name(job->state));
     if (r == HP_OK)

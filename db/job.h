@@ -70,8 +70,9 @@ typedef struct hp_job {
     hp_job_state state;
     int run;    /* number of the newest run, 0: never claimed */
     int deaths; /* workers that died on it since it was last made ready by hand */
-    int64_t created_ms;  /* wall: the report's times, frozen at the first claim; 0 before */
-    int64_t result_set;  /* 0: none */
+    /* Wall clock, for the report's times: frozen at the first claim, 0 before. */
+    int64_t created_ms;
+    int64_t result_set; /* 0: none */
     char reason_code[32], reason[200];
 } hp_job;
 
@@ -137,7 +138,7 @@ typedef struct hp_run_done {
     const json_t *result; /* the findings, as in result.json; NULL: none */
     const hp_run_object *objects;
     int object_count;
-    const char *folder; /* of the objects, inside outbox/: "41/2" */
+    const char *folder;       /* of the objects, inside outbox/: "41/2" */
     const char *const *peers; /* names of the peers that take results */
     int peer_count;
     bool send_unsuitable;

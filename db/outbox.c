@@ -92,8 +92,7 @@ static hp_code next_due(hp_db *db, const char *peer, int64_t *ret, hp_error *ret
     return hp_db__number(db, INT64_MAX, ret, reterr,
                          "SELECT next_ms FROM delivery JOIN result ON result.id = "
                          "delivery.result WHERE peer = ? AND delivery.state = 'queued' "
-                         "AND " LIVE
-                         " ORDER BY next_ms LIMIT 1",
+                         "AND " LIVE " ORDER BY next_ms LIMIT 1",
                          "t", peer);
 }
 
@@ -159,11 +158,12 @@ static hp_code note_refusal(hp_db *db, int64_t delivery, unsigned status,
 static hp_code set_answer(hp_db *db, int64_t delivery, const char *state, int64_t next_ms,
                           unsigned status, const char *words, hp_error *reterr)
 {
-    return hp_db__run(db, reterr,
-                      "UPDATE delivery SET state = ?, next_ms = ?, status = ?, words = ?, "
-                      "answered_ms = ?, deaths = 0 WHERE id = ? AND state = 'sent'",
-                      "tiitii", state, next_ms, (int64_t)status, words ? words : "",
-                      hp_db_wall_ms(db), delivery);
+    return hp_db__run(
+        db, reterr,
+        "UPDATE delivery SET state = ?, next_ms = ?, status = ?, words = ?, "
+        "answered_ms = ?, deaths = 0 WHERE id = ? AND state = 'sent'",
+        "tiitii", state, next_ms, (int64_t)status, words ? words : "", hp_db_wall_ms(db),
+        delivery);
 }
 
 static hp_code set_of(hp_db *db, int64_t delivery, int64_t *ret_set,
@@ -201,11 +201,13 @@ hp_code hp_outbox_answer(hp_db *db, int64_t delivery, hp_code code, unsigned sta
     /* An item that was answered "not now" waits a little longer each time;
      * one that never got an answer waits with its peer. */
     wait = attempts < 60 ? attempts * ITEM_WAIT_MS : 60 * ITEM_WAIT_MS;
-    r = set_answer(db, delivery, code == HP_OK ? "accepted" : refused ? "refused" : "queued",
-                   code == HP_OK || refused || status == 0xFFFF
-                       ? 0
-                       : hp_db_wall_ms(db) + wait,
-                   status, words, reterr);
+    r = set_answer(
+        db, delivery,
+        code == HP_OK ? "accepted"
+        : refused     ? "refused"
+                      : "queued",
+        code == HP_OK || refused || status == 0xFFFF ? 0 : hp_db_wall_ms(db) + wait,
+        status, words, reterr);
     if (r == HP_OK && refused)
         r = note_refusal(db, delivery, status, words, reterr);
     if (r == HP_OK)
@@ -260,10 +262,11 @@ hp_code hp_job__settle(hp_db *db, int64_t result_set, hp_error *reterr)
     while (r == HP_OK && (t.refused > 0 || t.waiting == 0)) {
         int64_t job;
 
-        r = hp_db__number(db, 0, &job, reterr,
-                          "SELECT id FROM job WHERE result_set = ? AND state = 'reported' "
-                          "LIMIT 1",
-                          "i", result_set);
+        r = hp_db__number(
+            db, 0, &job, reterr,
+            "SELECT id FROM job WHERE result_set = ? AND state = 'reported' "
+            "LIMIT 1",
+            "i", result_set);
         if (r != HP_OK || job == 0)
             break;
         r = settle_job(db, job, &t, reterr);
@@ -283,19 +286,20 @@ hp_code hp_outbox_peer(hp_db *db, const char *peer, bool reached, const hp_backo
                           "CONFLICT(name) DO UPDATE SET failures = 0, next_ms = 0, "
                           "last_ok_ms = excluded.last_ok_ms, words = ''",
                           "ti", peer, now);
-    r = hp_db__number(db, 0, &failures, reterr, "SELECT failures FROM peer WHERE name = ?",
-                      "t", peer);
+    r = hp_db__number(db, 0, &failures, reterr,
+                      "SELECT failures FROM peer WHERE name = ?", "t", peer);
     if (r != HP_OK)
         return r;
     for (int64_t i = 0; i < failures && wait < b->max_ms; i++)
         wait *= 2;
     if (wait > b->max_ms)
         wait = b->max_ms;
-    return hp_db__run(db, reterr,
-                      "INSERT INTO peer(name, failures, next_ms, words) VALUES (?, 1, ?, ?) "
-                      "ON CONFLICT(name) DO UPDATE SET failures = failures + 1, "
-                      "next_ms = excluded.next_ms, words = excluded.words",
-                      "tit", peer, now + wait, words ? words : "");
+    return hp_db__run(
+        db, reterr,
+        "INSERT INTO peer(name, failures, next_ms, words) VALUES (?, 1, ?, ?) "
+        "ON CONFLICT(name) DO UPDATE SET failures = failures + 1, "
+        "next_ms = excluded.next_ms, words = excluded.words",
+        "tit", peer, now + wait, words ? words : "");
 }
 
 hp_code hp_outbox_died(hp_db *db, int64_t delivery, hp_error *reterr)
@@ -328,8 +332,8 @@ hp_code hp_outbox_died(hp_db *db, int64_t delivery, hp_error *reterr)
 
 hp_code hp_outbox_recover(hp_db *db, int *ret_count, hp_error *reterr)
 {
-    hp_code r = hp_db__run(db, reterr,
-                           "UPDATE delivery SET state = 'queued' WHERE state = 'sent'", "");
+    hp_code r = hp_db__run(
+        db, reterr, "UPDATE delivery SET state = 'queued' WHERE state = 'sent'", "");
 
     if (r == HP_OK)
         *ret_count = (int)hp_db__changes(db);
@@ -338,22 +342,24 @@ hp_code hp_outbox_recover(hp_db *db, int *ret_count, hp_error *reterr)
 
 hp_code hp_outbox__drop_unwanted(hp_db *db, int64_t result_set, hp_error *reterr)
 {
-    return hp_db__run(db, reterr,
-                      "DELETE FROM delivery WHERE state = 'queued' AND result IN (SELECT id "
-                      "FROM result WHERE result_set = ? AND NOT " LIVE ")",
-                      "i", result_set);
+    return hp_db__run(
+        db, reterr,
+        "DELETE FROM delivery WHERE state = 'queued' AND result IN (SELECT id "
+        "FROM result WHERE result_set = ? AND NOT " LIVE ")",
+        "i", result_set);
 }
 
 hp_code hp_outbox_counts(hp_db *db, int64_t job, int *ret_accepted, int *ret_owed,
                          hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT count(*), count(*) FILTER (WHERE delivery.state = "
-                             "'accepted') FROM job JOIN result ON result.result_set = "
-                             "job.result_set JOIN delivery ON delivery.result = result.id "
-                             "WHERE job.id = ?",
-                             "i", job);
+    hp_code r =
+        hp_db__query(db, &rows, reterr,
+                     "SELECT count(*), count(*) FILTER (WHERE delivery.state = "
+                     "'accepted') FROM job JOIN result ON result.result_set = "
+                     "job.result_set JOIN delivery ON delivery.result = result.id "
+                     "WHERE job.id = ?",
+                     "i", job);
 
     if (r == HP_OK)
         r = hp_db__next(db, rows, reterr);
@@ -378,10 +384,11 @@ static hp_code find_orphan(hp_db *db, const char *const *peers, int peer_count,
                            int64_t *ret_set, char ret_peer[32], hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT DISTINCT result_set, peer FROM delivery JOIN result ON "
-                             "result.id = delivery.result WHERE state IN ('queued', 'sent')",
-                             "");
+    hp_code r =
+        hp_db__query(db, &rows, reterr,
+                     "SELECT DISTINCT result_set, peer FROM delivery JOIN result ON "
+                     "result.id = delivery.result WHERE state IN ('queued', 'sent')",
+                     "");
 
     *ret_set = 0;
     while (r == HP_OK && (r = hp_db__next(db, rows, reterr)) == HP_OK) {

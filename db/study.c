@@ -13,9 +13,9 @@
 bool hp_instance_is_ct(const char *sop_class)
 {
     static const char *const CT[] = {
-        "1.2.840.10008.5.1.4.1.1.2",     /* CT Image */
-        "1.2.840.10008.5.1.4.1.1.2.1",   /* Enhanced CT Image */
-        "1.2.840.10008.5.1.4.1.1.2.2",   /* Legacy Converted Enhanced CT Image */
+        "1.2.840.10008.5.1.4.1.1.2",   /* CT Image */
+        "1.2.840.10008.5.1.4.1.1.2.1", /* Enhanced CT Image */
+        "1.2.840.10008.5.1.4.1.1.2.2", /* Legacy Converted Enhanced CT Image */
     };
 
     for (size_t i = 0; i < sizeof CT / sizeof *CT; i++)
@@ -48,8 +48,8 @@ hp_code hp_study_lookup(hp_db *db, const char *sop_instance, hp_disposition *ret
     }
     if (r != HP_E_EMPTY)
         return r;
-    r = hp_db__number(db, 0, &ours, reterr,
-                      "SELECT 1 FROM result WHERE sop_instance = ?", "t", sop_instance);
+    r = hp_db__number(db, 0, &ours, reterr, "SELECT 1 FROM result WHERE sop_instance = ?",
+                      "t", sop_instance);
     if (r == HP_OK) {
         ret_name[0] = '\0';
         *ret = ours ? HP_STORED_ECHO : HP_STORED_NEW;
@@ -113,12 +113,12 @@ static hp_code find_series(hp_db *db, int64_t study, const hp_instance *in, bool
                            int64_t *ret, hp_error *reterr)
 {
     char modality[HP_UID_SIZE];
-    hp_code r = hp_db__run(db, reterr,
-                           "INSERT INTO series(study, series_uid, modality, instances, ct) "
-                           "VALUES (?, ?, ?, 1, ?) ON CONFLICT(study, series_uid) DO "
-                           "UPDATE SET instances = instances + 1, ct = ct + excluded.ct",
-                           "itti", study, in->series.text,
-                           clean(in->modality, modality), (int64_t)ct);
+    hp_code r = hp_db__run(
+        db, reterr,
+        "INSERT INTO series(study, series_uid, modality, instances, ct) "
+        "VALUES (?, ?, ?, 1, ?) ON CONFLICT(study, series_uid) DO "
+        "UPDATE SET instances = instances + 1, ct = ct + excluded.ct",
+        "itti", study, in->series.text, clean(in->modality, modality), (int64_t)ct);
 
     if (r == HP_OK)
         r = hp_db__number(db, 0, ret, reterr,
@@ -162,10 +162,11 @@ hp_code hp_study_add(hp_db *db, const hp_instance *in, hp_error *reterr)
                        "INSERT INTO instance(study, series, revision, sop_instance, "
                        "sop_class, transfer_syntax, size_bytes, name, received_ms, "
                        "calling_ae, peer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                       "iiitttitit" "t", study.id, series, (int64_t)revision,
-                       in->sop_instance.text, in->sop_class.text,
-                       in->transfer_syntax.text, in->size_bytes, in->name,
-                       hp_db_wall_ms(db), clean(in->calling_ae, ae),
+                       "iiitttitit"
+                       "t",
+                       study.id, series, (int64_t)revision, in->sop_instance.text,
+                       in->sop_class.text, in->transfer_syntax.text, in->size_bytes,
+                       in->name, hp_db_wall_ms(db), clean(in->calling_ae, ae),
                        clean(in->peer_address, peer));
     if (r == HP_OK)
         r = hp_db__run(db, reterr,
@@ -213,8 +214,8 @@ hp_code hp_study_refused(hp_db *db, const char *study_uid, const char *words,
     hp_code r = hp_tx_begin(db, &tx, reterr);
 
     if (r == HP_OK && *study_uid != '\0')
-        r = hp_db__number(db, 0, &study, reterr, "SELECT id FROM study WHERE study_uid = ?",
-                          "t", study_uid);
+        r = hp_db__number(db, 0, &study, reterr,
+                          "SELECT id FROM study WHERE study_uid = ?", "t", study_uid);
     if (r == HP_OK && study != 0)
         r = hp_db__run(db, reterr, "UPDATE study SET refused = refused + 1 WHERE id = ?",
                        "i", study);
@@ -233,8 +234,8 @@ hp_ready hp_study_ready(const hp_arrival *a, const hp_readiness *rule, int64_t n
     int64_t quiet_at = a->last_ms + rule->quiet_ms;
     int64_t latest = a->first_ms + rule->max_wait_ms;
     bool quiet = now_ms >= quiet_at && !a->association_open;
-    bool complete = rule->phases == 0 ||
-                    (a->looked && (a->phases & rule->phases) == rule->phases);
+    bool complete =
+        rule->phases == 0 || (a->looked && (a->phases & rule->phases) == rule->phases);
 
     *ret_at_ms = now_ms;
     if (quiet && complete)
@@ -269,7 +270,8 @@ hp_code hp_study_files(hp_db *db, int64_t study_id, int revision,
 }
 
 hp_code hp_study_each_file(hp_db *db,
-                           void (*each)(int64_t study_id, const char *name, void *payload),
+                           void (*each)(int64_t study_id, const char *name,
+                                        void *payload),
                            void *payload, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;

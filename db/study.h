@@ -19,7 +19,7 @@ typedef struct hp_instance {
     uint8_t patient_digest[32];
     const char *modality, *accession, *study_date;
     int64_t size_bytes;
-    const char *name;        /* file name inside spool/ (never a received string) */
+    const char *name; /* file name inside spool/ (never a received string) */
     const char *calling_ae, *peer_address;
 } hp_instance;
 
@@ -63,10 +63,10 @@ typedef struct hp_arrival {
 } hp_arrival;
 
 typedef enum hp_ready {
-    HP_READY_NO,       /* wait until *ret_at_ms at the earliest, or for news */
-    HP_READY_LOOK,     /* quiet, but which phases are there is not known yet */
-    HP_READY_QUIET,    /* quiet and complete */
-    HP_READY_MAX_WAIT  /* not complete, but the maximum wait is over */
+    HP_READY_NO,      /* wait until *ret_at_ms at the earliest, or for news */
+    HP_READY_LOOK,    /* quiet, but which phases are there is not known yet */
+    HP_READY_QUIET,   /* quiet and complete */
+    HP_READY_MAX_WAIT /* not complete, but the maximum wait is over */
 } hp_ready;
 /* The rule, and the only one. Pure: time comes in as a number. */
 hp_ready hp_study_ready(const hp_arrival *a, const hp_readiness *rule, int64_t now_ms,
@@ -79,7 +79,8 @@ hp_code hp_study_files(hp_db *db, int64_t study_id, int revision,
                        hp_error *reterr);
 /* Every file name the ledger has in spool/, in byte order. */
 hp_code hp_study_each_file(hp_db *db,
-                           void (*each)(int64_t study_id, const char *name, void *payload),
+                           void (*each)(int64_t study_id, const char *name,
+                                        void *payload),
                            void *payload, hp_error *reterr);
 /* A row without its file (promise 2): event, the study's unfinished jobs fail, and
  * the row goes, so that the slice can be sent again. */

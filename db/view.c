@@ -67,7 +67,8 @@ hp_code hp_view_studies(hp_db *db, int limit, json_t **ret, hp_error *reterr)
         "FROM study LEFT JOIN job ON job.study = study.id AND revision = "
         "(SELECT max(revision) FROM job AS j WHERE j.study = study.id) "
         "ORDER BY study.id DESC LIMIT ?",
-        "study_uid:t study_date:t accession:t first_ms:i last_ms:i stored:i ct:i series:i "
+        "study_uid:t study_date:t accession:t first_ms:i last_ms:i stored:i ct:i "
+        "series:i "
         "duplicates:i conflicts:i echoes:i refused:i job:i revision:i state:t "
         "reason_code:t reason:t",
         limit, ret, reterr);
@@ -77,13 +78,15 @@ hp_code hp_view_jobs(hp_db *db, int limit, json_t **ret, hp_error *reterr)
 {
     return list_view(
         db,
-        "SELECT job.id, study_uid, revision, state, reason_code, job.reason, run, deaths, "
+        "SELECT job.id, study_uid, revision, state, reason_code, job.reason, run, "
+        "deaths, "
         "opened_ms, ready_ms, moved_ms, coalesce((SELECT ended_ms - started_ms FROM run "
         "WHERE run.job = job.id AND number = job.run AND ended_ms > 0), 0), "
         "(SELECT count(*) FROM result JOIN delivery ON delivery.result = result.id WHERE "
         "result.result_set = job.result_set), "
         "(SELECT count(*) FROM result JOIN delivery ON delivery.result = result.id WHERE "
-        "result.result_set = job.result_set AND delivery.state = 'accepted') FROM job JOIN study ON study.id = job.study "
+        "result.result_set = job.result_set AND delivery.state = 'accepted') FROM job "
+        "JOIN study ON study.id = job.study "
         "ORDER BY job.id DESC LIMIT ?",
         "job:i study_uid:t revision:i state:t reason_code:t reason:t run:i deaths:i "
         "opened_ms:i ready_ms:i moved_ms:i run_ms:i deliveries:i accepted:i",
@@ -122,7 +125,8 @@ static hp_code states_json(hp_db *db, json_t *jobs, hp_error *reterr)
     while (r == HP_OK) {
         r = hp_db__next(db, rows, reterr);
         if (r == HP_OK)
-            json_object_set_new(jobs, hp_rows_t(rows, 0), json_integer(hp_rows_i(rows, 1)));
+            json_object_set_new(jobs, hp_rows_t(rows, 0),
+                                json_integer(hp_rows_i(rows, 1)));
     }
     return r == HP_E_EMPTY ? HP_OK : r;
 }
@@ -130,12 +134,12 @@ static hp_code states_json(hp_db *db, json_t *jobs, hp_error *reterr)
 static hp_code totals_json(hp_db *db, json_t **ret, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(
-        db, &rows, reterr,
-        "SELECT count(*), coalesce(sum(stored), 0), coalesce(sum(ct), 0), "
-        "coalesce(sum(duplicates), 0), coalesce(sum(conflicts), 0), "
-        "coalesce(sum(echoes), 0), coalesce(sum(refused), 0) FROM study",
-        "");
+    hp_code r =
+        hp_db__query(db, &rows, reterr,
+                     "SELECT count(*), coalesce(sum(stored), 0), coalesce(sum(ct), 0), "
+                     "coalesce(sum(duplicates), 0), coalesce(sum(conflicts), 0), "
+                     "coalesce(sum(echoes), 0), coalesce(sum(refused), 0) FROM study",
+                     "");
 
     if (r == HP_OK)
         r = hp_db__next(db, rows, reterr);
@@ -213,14 +217,15 @@ static hp_code find_study(hp_db *db, const char *id, int64_t *ret_study, int64_t
         }
         return r;
     }
-    r = hp_db__number(db, 0, ret_study, reterr, "SELECT id FROM study WHERE study_uid = ?",
-                      "t", id);
+    r = hp_db__number(db, 0, ret_study, reterr,
+                      "SELECT id FROM study WHERE study_uid = ?", "t", id);
     if (r == HP_OK && *ret_study == 0)
         return hp_fail(reterr, HP_E_NOT_FOUND, "no such study");
     if (r == HP_OK)
-        r = hp_db__number(db, 0, ret_job, reterr,
-                          "SELECT id FROM job WHERE study = ? ORDER BY revision DESC LIMIT 1",
-                          "i", *ret_study);
+        r = hp_db__number(
+            db, 0, ret_job, reterr,
+            "SELECT id FROM job WHERE study = ? ORDER BY revision DESC LIMIT 1", "i",
+            *ret_study);
     return r;
 }
 
@@ -285,9 +290,9 @@ static json_t *unread_series(const json_t *show)
     json_array_foreach(json_object_get(show, "received_series"), i, one)
     {
         json_array_append_new(
-            list, json_pack("{ss,sI,ss,ss}", "uid", hp_json_str(one, "uid", ""), "instances",
-                            (json_int_t)hp_json_int(one, "instances", 0), "role", "-", "why",
-                            "not read yet"));
+            list, json_pack("{ss,sI,ss,ss}", "uid", hp_json_str(one, "uid", ""),
+                            "instances", (json_int_t)hp_json_int(one, "instances", 0),
+                            "role", "-", "why", "not read yet"));
     }
     return list;
 }
@@ -296,10 +301,11 @@ static hp_code add_received_series(hp_db *db, int64_t study, json_t *show,
                                    hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT series_uid, modality, instances, ct FROM series WHERE "
-                             "study = ? ORDER BY id",
-                             "i", study);
+    hp_code r =
+        hp_db__query(db, &rows, reterr,
+                     "SELECT series_uid, modality, instances, ct FROM series WHERE "
+                     "study = ? ORDER BY id",
+                     "i", study);
 
     if (r == HP_OK)
         r = add_list(db, rows, "uid:t modality:t instances:i ct:i", show,
@@ -312,10 +318,11 @@ static hp_code add_received_series(hp_db *db, int64_t study, json_t *show,
 static hp_code add_senders(hp_db *db, int64_t study, json_t *show, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT calling_ae, peer, count(*) FROM instance WHERE "
-                             "study = ? GROUP BY calling_ae, peer ORDER BY 3 DESC LIMIT 8",
-                             "i", study);
+    hp_code r =
+        hp_db__query(db, &rows, reterr,
+                     "SELECT calling_ae, peer, count(*) FROM instance WHERE "
+                     "study = ? GROUP BY calling_ae, peer ORDER BY 3 DESC LIMIT 8",
+                     "i", study);
 
     if (r == HP_OK)
         r = add_list(db, rows, "ae_title:t address:t objects:i", show, "senders", reterr);
@@ -352,8 +359,9 @@ static hp_code add_job(hp_db *db, int64_t job, json_t *show, hp_error *reterr)
         r = hp_db__next(db, rows, reterr);
     if (r != HP_OK)
         return r;
-    one = row_json(rows, "job:i revision:i state:t decision:t reason_code:t reason:t run:i "
-                         "deaths:i opened_ms:i ready_ms:i moved_ms:i");
+    one =
+        row_json(rows, "job:i revision:i state:t decision:t reason_code:t reason:t run:i "
+                       "deaths:i opened_ms:i ready_ms:i moved_ms:i");
     json_object_update(show, one);
     return HP_OK;
 }
@@ -361,14 +369,16 @@ static hp_code add_job(hp_db *db, int64_t job, json_t *show, hp_error *reterr)
 static hp_code add_runs(hp_db *db, int64_t job, json_t *show, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT number, started_ms, ended_ms, outcome, reason_code, "
-                             "reason, input_digest FROM run WHERE job = ? ORDER BY number",
-                             "i", job);
+    hp_code r =
+        hp_db__query(db, &rows, reterr,
+                     "SELECT number, started_ms, ended_ms, outcome, reason_code, "
+                     "reason, input_digest FROM run WHERE job = ? ORDER BY number",
+                     "i", job);
 
     if (r == HP_OK)
-        r = add_list(db, rows, "run:i started_ms:i ended_ms:i outcome:t reason_code:t "
-                               "reason:t input_digest:t",
+        r = add_list(db, rows,
+                     "run:i started_ms:i ended_ms:i outcome:t reason_code:t "
+                     "reason:t input_digest:t",
                      show, "runs", reterr);
     return r;
 }
@@ -406,8 +416,9 @@ static hp_code add_deliveries(hp_db *db, int64_t result, json_t *one, hp_error *
                              "i", result);
 
     if (r == HP_OK)
-        r = add_list(db, rows, "peer:t state:t attempts:i status:i words:t queued_ms:i "
-                               "answered_ms:i next_ms:i",
+        r = add_list(db, rows,
+                     "peer:t state:t attempts:i status:i words:t queued_ms:i "
+                     "answered_ms:i next_ms:i",
                      one, "deliveries", reterr);
     return r;
 }
@@ -438,14 +449,14 @@ static hp_code add_results(hp_db *db, int64_t job, json_t *show, hp_error *reter
 /* What design.md promises is there from the first image on, empty at first. */
 static void fill_promised(json_t *show)
 {
-    static const char *const KEYS[] = {"phases", "registration", "candidates", "primary",
-                                       "results", "timings_ms", "bundle", "device",
-                                       "revision", "state", "reason"};
-    hp_auto(json_t) *empty = json_pack(
-        "{s{sn,sn,sn,sn},s{},s[],sn,s[],s{},s{ss,ss},ss,si,ss,ss}", "phases", "NC", "A",
-        "V", "D", "registration", "candidates", "primary", "results", "timings_ms",
-        "bundle", "name", "", "sha256", "", "device", "", "revision", 0, "state", "",
-        "reason", "");
+    static const char *const KEYS[] = {
+        "phases", "registration", "candidates", "primary", "results", "timings_ms",
+        "bundle", "device",       "revision",   "state",   "reason"};
+    hp_auto(json_t) *empty =
+        json_pack("{s{sn,sn,sn,sn},s{},s[],sn,s[],s{},s{ss,ss},ss,si,ss,ss}", "phases",
+                  "NC", "A", "V", "D", "registration", "candidates", "primary", "results",
+                  "timings_ms", "bundle", "name", "", "sha256", "", "device", "",
+                  "revision", 0, "state", "", "reason", "");
 
     for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS; i++)
         if (json_object_get(show, KEYS[i]) == NULL)

@@ -66,7 +66,8 @@ static void test_config__refusals_name_file_line_and_key(void **state)
         {"readiness:\n  phases: [V, X]\n", "2: phases", "NC, A, V and D"},
         {"reading:\n  device: gpu\n", "2: device", "auto|cpu|cuda"},
         {"reading:\n  phase_rules:\n    - {phase: V}\n", "2: phase_rules", "description"},
-        {"reading:\n  phase_rules:\n    - {phase: Q, description: x}\n", "3: phase", "NC"},
+        {"reading:\n  phase_rules:\n    - {phase: Q, description: x}\n", "3: phase",
+         "NC"},
         {"report:\n  unsuitable: 1\n", "2: unsuitable", "true or false"},
         {"peers:\n  - {name: a, ae_title: A, host: h}\n", "1: peers", "port"},
         {"peers:\n  - {name: a, ae_title: A, host: h, port: 1}\n"

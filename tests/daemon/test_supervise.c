@@ -133,8 +133,9 @@ static void test_supervise__no_json_no_life(void **state)
 
 static void test_supervise__half_lines_are_put_together(void **state)
 {
-    seen *s = start("printf '{\"say\":' >&3; sleep 0.1; printf '\"two\"}\\n{\"say\":\"three\"}\\n"
-                    "{\"say\":\"never' >&3");
+    seen *s = start(
+        "printf '{\"say\":' >&3; sleep 0.1; printf '\"two\"}\\n{\"say\":\"three\"}\\n"
+        "{\"say\":\"never' >&3");
 
     (void)state;
     finish(s);
@@ -175,8 +176,8 @@ static void test_supervise__a_missing_program_is_an_error(void **state)
 static void test_supervise__asking_once(void **state)
 {
     static const char *const FINE[] = {"-c", "exit 0", NULL};
-    static const char *const BAD[] = {"-c", "echo first >&2; echo bundle.yaml:3 >&2; exit 1",
-                                      NULL};
+    static const char *const BAD[] = {
+        "-c", "echo first >&2; echo bundle.yaml:3 >&2; exit 1", NULL};
     hp_error err = HP_ERROR_INIT;
 
     (void)state;

@@ -193,7 +193,8 @@ static void test_db__a_failed_part_dooms_the_whole(void **state)
     assert_int_not_equal(hp_tx_commit(outer, NULL), HP_OK);
 }
 
-#define W(test) cmocka_unit_test_setup_teardown(test, ledger_world_setup, ledger_world_teardown)
+#define W(test)                                                                          \
+    cmocka_unit_test_setup_teardown(test, ledger_world_setup, ledger_world_teardown)
 
 int main(void)
 {

@@ -19,10 +19,10 @@ static void test_job__the_table_of_moves(void **state)
     /* rows: from; columns: receiving ready running reported sent unsuitable failed
      * cancelled. Written out, so that a change of the table is a change here. */
     static const char *const ALLOWED[HP_JOB_STATES] = {
-        [HP_JOB_RECEIVING] = ".x....xx",  [HP_JOB_READY] = "x.x...xx",
-        [HP_JOB_RUNNING] = ".x.x.xxx",    [HP_JOB_REPORTED] = "....x.xx",
-        [HP_JOB_SENT] = "........",       [HP_JOB_UNSUITABLE] = ".x......",
-        [HP_JOB_FAILED] = ".x......",     [HP_JOB_CANCELLED] = ".x......"};
+        [HP_JOB_RECEIVING] = ".x....xx", [HP_JOB_READY] = "x.x...xx",
+        [HP_JOB_RUNNING] = ".x.x.xxx",   [HP_JOB_REPORTED] = "....x.xx",
+        [HP_JOB_SENT] = "........",      [HP_JOB_UNSUITABLE] = ".x......",
+        [HP_JOB_FAILED] = ".x......",    [HP_JOB_CANCELLED] = ".x......"};
 
     (void)state;
     for (int from = 0; from < HP_JOB_STATES; from++)
@@ -168,7 +168,8 @@ static void test_job__an_older_run_is_dropped(void **state)
     ledger_world_slice(w, "1.2", "1.2.1", 0);
     ledger_world_claim(w, "1.2");
     job = ledger_world_job(w, "1.2");
-    assert_int_equal(hp_job_died(w->db, job->id, 1, true, "worker_died", "x", NULL), HP_OK);
+    assert_int_equal(hp_job_died(w->db, job->id, 1, true, "worker_died", "x", NULL),
+                     HP_OK);
     assert_int_equal(hp_job_claim(w->db, &again, NULL), HP_OK);
     assert_int_equal(again->run, 2);
     assert_int_equal(again->created_ms, job->created_ms); /* frozen */
@@ -186,14 +187,17 @@ static void test_job__two_deaths_fail_it_and_retry_forgives(void **state)
 
     ledger_world_slice(w, "1.2", "1.2.1", 0);
     ledger_world_claim(w, "1.2");
-    assert_int_equal(hp_job_died(w->db, 1, 1, true, "worker_died", "signal 11", NULL), HP_OK);
+    assert_int_equal(hp_job_died(w->db, 1, 1, true, "worker_died", "signal 11", NULL),
+                     HP_OK);
     ledger_world_expect(w, "1.2", "ready");
     ledger_world_claim(w, "1.2");
-    assert_int_equal(hp_job_died(w->db, 1, 2, true, "worker_died", "signal 11", NULL), HP_OK);
+    assert_int_equal(hp_job_died(w->db, 1, 2, true, "worker_died", "signal 11", NULL),
+                     HP_OK);
     ledger_world_expect(w, "1.2", "failed");
     assert_int_equal(hp_job_retry(w->db, "1", &job, NULL), HP_OK);
     ledger_world_claim(w, "1.2");
-    assert_int_equal(hp_job_died(w->db, 1, 3, true, "worker_died", "signal 11", NULL), HP_OK);
+    assert_int_equal(hp_job_died(w->db, 1, 3, true, "worker_died", "signal 11", NULL),
+                     HP_OK);
     ledger_world_expect(w, "1.2", "ready");
 }
 
@@ -370,8 +374,10 @@ static void test_job__the_same_digest_finds_its_objects_again(void **state)
     assert_int_equal(hp_json_int(after, "revision", 0), 2);
     for (size_t i = 0; i < 2; i++)
         assert_string_equal(
-            hp_json_str(json_array_get(json_object_get(before, "results"), i), "path", "a"),
-            hp_json_str(json_array_get(json_object_get(after, "results"), i), "path", "b"));
+            hp_json_str(json_array_get(json_object_get(before, "results"), i), "path",
+                        "a"),
+            hp_json_str(json_array_get(json_object_get(after, "results"), i), "path",
+                        "b"));
     assert_int_equal(due_for(w, "pacs"), 2);
 }
 
@@ -423,7 +429,8 @@ static void test_job__cancel_and_retry(void **state)
     assert_int_equal(hp_job_retry(w->db, "9.9.9", &none, NULL), HP_E_NOT_FOUND);
 }
 
-#define W(test) cmocka_unit_test_setup_teardown(test, ledger_world_setup, ledger_world_teardown)
+#define W(test)                                                                          \
+    cmocka_unit_test_setup_teardown(test, ledger_world_setup, ledger_world_teardown)
 
 int main(void)
 {

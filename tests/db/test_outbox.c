@@ -14,7 +14,8 @@ enum { NO_STATUS = 0xFFFF };
 static const char *const TWO[] = {"pacs", "dead"};
 static const hp_backoff BACKOFF = {30000, 1800000};
 
-static void reported(ledger_world *w, const char *study, const char *const *peers, int count)
+static void reported(ledger_world *w, const char *study, const char *const *peers,
+                     int count)
 {
     char series[64];
 
@@ -44,7 +45,8 @@ static void answer_all(ledger_world *w, const char *peer, hp_code code, unsigned
     int n = claim(w, peer, due, NULL);
 
     for (int i = 0; i < n; i++)
-        assert_int_equal(hp_outbox_answer(w->db, due[i].id, code, status, "", NULL), HP_OK);
+        assert_int_equal(hp_outbox_answer(w->db, due[i].id, code, status, "", NULL),
+                         HP_OK);
     assert_int_equal(hp_outbox_peer(w->db, peer, status != NO_STATUS, &BACKOFF, "", NULL),
                      HP_OK);
 }
@@ -127,7 +129,8 @@ static void test_outbox__a_day_down_loses_nothing(void **state)
     ledger_world_pass(w, 1800000);
     while ((n = claim(w, "dead", due, NULL)) > 0) {
         for (int i = 0; i < n; i++)
-            assert_int_equal(hp_outbox_answer(w->db, due[i].id, HP_OK, 0, "", NULL), HP_OK);
+            assert_int_equal(hp_outbox_answer(w->db, due[i].id, HP_OK, 0, "", NULL),
+                             HP_OK);
         hp_outbox_peer(w->db, "dead", true, &BACKOFF, "", NULL);
         delivered += n;
     }
@@ -298,7 +301,8 @@ static void test_outbox__peers_are_shown_with_their_queues(void **state)
     assert_int_equal(hp_json_int(json_array_get(peers, 1), "accepted", 0), 2);
 }
 
-#define W(test) cmocka_unit_test_setup_teardown(test, ledger_world_setup, ledger_world_teardown)
+#define W(test)                                                                          \
+    cmocka_unit_test_setup_teardown(test, ledger_world_setup, ledger_world_teardown)
 
 int main(void)
 {

@@ -28,23 +28,63 @@ static void test_ready__table(void **state)
     } CASES[] = {
         {"one millisecond early", {0, 1000, false, false, 0}, 0, 5999, HP_READY_NO, 6000},
         {"quiet", {0, 1000, false, false, 0}, 0, 6000, HP_READY_QUIET, 6000},
-        {"an open association holds", {0, 1000, true, false, 0}, 0, 9000, HP_READY_NO, 60000},
-        {"but not for ever", {0, 1000, true, false, 0}, 0, 60000, HP_READY_MAX_WAIT, 60000},
-        {"never quiet: the maximum", {0, 59000, false, false, 0}, 0, 60000,
-         HP_READY_MAX_WAIT, 60000},
-        {"the maximum comes before quiet", {0, 58000, false, false, 0}, 0, 59000,
-         HP_READY_NO, 60000},
-        {"phases awaited: look first", {0, 1000, false, false, 0}, 5, 6000, HP_READY_LOOK,
+        {"an open association holds",
+         {0, 1000, true, false, 0},
+         0,
+         9000,
+         HP_READY_NO,
+         60000},
+        {"but not for ever",
+         {0, 1000, true, false, 0},
+         0,
+         60000,
+         HP_READY_MAX_WAIT,
+         60000},
+        {"never quiet: the maximum",
+         {0, 59000, false, false, 0},
+         0,
+         60000,
+         HP_READY_MAX_WAIT,
+         60000},
+        {"the maximum comes before quiet",
+         {0, 58000, false, false, 0},
+         0,
+         59000,
+         HP_READY_NO,
+         60000},
+        {"phases awaited: look first",
+         {0, 1000, false, false, 0},
+         5,
+         6000,
+         HP_READY_LOOK,
          6000},
         {"no look before quiet", {0, 1000, false, false, 0}, 5, 5000, HP_READY_NO, 6000},
         {"looked, all there", {0, 1000, false, true, 7}, 5, 6000, HP_READY_QUIET, 6000},
         {"looked, one missing", {0, 1000, false, true, 4}, 5, 6000, HP_READY_NO, 60000},
-        {"one missing for too long", {0, 1000, false, true, 4}, 5, 60000,
-         HP_READY_MAX_WAIT, 60000},
-        {"complete at the maximum is quiet", {0, 1000, false, true, 5}, 5, 60000,
-         HP_READY_QUIET, 60000},
-        {"a clock that stands still", {500, 500, false, false, 0}, 0, 500, HP_READY_NO, 5500},
-        {"a clock that went back", {5000, 9000, false, false, 0}, 0, 100, HP_READY_NO, 14000},
+        {"one missing for too long",
+         {0, 1000, false, true, 4},
+         5,
+         60000,
+         HP_READY_MAX_WAIT,
+         60000},
+        {"complete at the maximum is quiet",
+         {0, 1000, false, true, 5},
+         5,
+         60000,
+         HP_READY_QUIET,
+         60000},
+        {"a clock that stands still",
+         {500, 500, false, false, 0},
+         0,
+         500,
+         HP_READY_NO,
+         5500},
+        {"a clock that went back",
+         {5000, 9000, false, false, 0},
+         0,
+         100,
+         HP_READY_NO,
+         14000},
     };
 
     (void)state;
@@ -174,7 +214,8 @@ static void test_arrival_07__everything_again_changes_nothing(void **state)
     in = ledger_world_instance(w, "1.2", "1.2.1", 0, name);
     strcpy(in.sop_instance.text, "1.9.1"); /* the first one's */
     ledger_world_claim(w, "1.2");
-    assert_int_equal(hp_study_lookup(w->db, in.sop_instance.text, &d, first, NULL), HP_OK);
+    assert_int_equal(hp_study_lookup(w->db, in.sop_instance.text, &d, first, NULL),
+                     HP_OK);
     assert_int_equal(d, HP_STORED_DUPLICATE);
     assert_string_equal(first, "00000001.dcm");
     assert_int_equal(hp_study_count(w->db, &in, d, NULL, NULL), HP_OK);
@@ -282,7 +323,7 @@ static void test_look__asked_once_answered_once(void **state)
     assert_int_equal(look.job, 1);
     assert_int_equal(hp_job_advance(w->db, &rule, NULL, NULL, &moved, &again, &at, NULL),
                      HP_OK);
-    assert_int_equal(again.job, 0); /* under way */
+    assert_int_equal(again.job, 0);           /* under way */
     ledger_world_slice(w, "1.2", "1.2.2", 0); /* what was looked at is not all */
     assert_int_equal(hp_job_looked(w->db, look, ALL_PHASES, NULL), HP_OK);
     ledger_world_pass(w, 5000);
@@ -357,8 +398,9 @@ static void test_study__a_lost_file_fails_the_job_and_may_come_again(void **stat
 static void test_study__show_explains_it(void **state)
 {
     static const char *const PROMISED[] = {
-        "study_uid",  "revision", "state",   "reason",     "series", "phases", "registration",
-        "candidates", "primary",  "results", "timings_ms", "bundle", "device"};
+        "study_uid",  "revision",     "state",      "reason",  "series",
+        "phases",     "registration", "candidates", "primary", "results",
+        "timings_ms", "bundle",       "device"};
     ledger_world *w = *state;
     hp_auto(json_t) *show = NULL;
     hp_auto(json_t) *none = NULL;
@@ -367,8 +409,10 @@ static void test_study__show_explains_it(void **state)
 
     ledger_world_slice(w, "1.2", "1.2.1", 0);
     in = ledger_world_instance(w, "1.2", "1.2.1", 0, name);
-    assert_int_equal(hp_study_count(w->db, &in, HP_STORED_CONFLICT, "q.dcm", NULL), HP_OK);
-    assert_int_equal(hp_study_refused(w->db, "1.2", "store from X: cut off", NULL), HP_OK);
+    assert_int_equal(hp_study_count(w->db, &in, HP_STORED_CONFLICT, "q.dcm", NULL),
+                     HP_OK);
+    assert_int_equal(hp_study_refused(w->db, "1.2", "store from X: cut off", NULL),
+                     HP_OK);
     assert_int_equal(hp_view_show(w->db, "1.2", &show, NULL), HP_OK);
     assert_int_equal(hp_json_int(json_object_get(show, "received"), "stored", 0), 1);
     assert_int_equal(hp_json_int(json_object_get(show, "received"), "conflicts", 0), 1);
@@ -382,7 +426,8 @@ static void test_study__show_explains_it(void **state)
     assert_int_equal(hp_view_show(w->db, "12", &none, NULL), HP_E_NOT_FOUND);
 }
 
-#define W(test) cmocka_unit_test_setup_teardown(test, ledger_world_setup, ledger_world_teardown)
+#define W(test)                                                                          \
+    cmocka_unit_test_setup_teardown(test, ledger_world_setup, ledger_world_teardown)
 
 int main(void)
 {

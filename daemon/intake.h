@@ -60,7 +60,8 @@ typedef struct hp_intake_options {
     uint64_t reserve_bytes; /* below this much free space nothing new is taken */
     int max_associations;   /* more are rejected 2/3/2 */
     int max_associations_per_peer;
-    int max_connections; /* more are closed at once */
+    int max_connections; /* more, or more than half from one address, are closed at
+                          * once */
     /* deadlines, milliseconds */
     int artim_ms;    /* a request must have come; the peer must have closed */
     int progress_ms; /* inside a PDU or message, or with an answer unread */

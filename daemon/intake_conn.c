@@ -394,6 +394,27 @@ void hp_intake__conn_flow(hp_intake_conn *c)
 
 /* ---- accepting ---- */
 
+/* No address gets more than half of the connections, so that a crowd from one
+ * place leaves room for the others. One line a second says so. */
+static bool is_one_too_many(hp_intake_conn *me)
+{
+    hp_intake *in = me->in;
+    const char *why = NULL;
+    int same = 0;
+
+    for (const hp_intake_conn *c = in->conns; c; c = c->next)
+        same += memcmp(c->address_bytes, me->address_bytes, 16) == 0;
+    if (in->stats.open_connections > in->o.max_connections)
+        why = "too many connections";
+    else if (same > (in->o.max_connections + 1) / 2)
+        why = "too many connections from this address";
+    if (why && (in->crowd_said_ms == 0 || uv_now(in->loop) - in->crowd_said_ms > 1000)) {
+        in->crowd_said_ms = uv_now(in->loop);
+        hp_intake__refused(in, me, "connection", "", 0, why);
+    }
+    return why != NULL;
+}
+
 void hp_intake__accept(hp_intake *in)
 {
     hp_intake_conn *c = calloc(1, sizeof *c);
@@ -419,15 +440,12 @@ void hp_intake__accept(hp_intake *in)
         in->conns->prev = c;
     in->conns = c;
     e = uv_accept((uv_stream_t *)&in->listener, (uv_stream_t *)&c->tcp);
-    if (e != 0 || in->stats.open_connections > in->o.max_connections) {
-        if (e == 0) {
-            learn_peer(c);
-            hp_intake__refused(in, c, "connection", "", 0, "too many connections");
-        }
+    if (e == 0)
+        learn_peer(c);
+    if (e != 0 || is_one_too_many(c)) {
         hp_intake__conn_close(c);
         return;
     }
-    learn_peer(c);
     /* DCMTK's senders leave Nagle on; with it on here too, every answer would
      * wait for a delayed ACK: 40 ms per image. */
     uv_tcp_nodelay(&c->tcp, 1);

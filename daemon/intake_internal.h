@@ -51,6 +51,7 @@ struct hp_intake {
     uint64_t free_bytes; /* at the last look, less what was written since */
     uint64_t seen_free;  /* filled by the disk work */
     uint64_t next_id;
+    uint64_t crowd_said_ms; /* loop time of the last line about too many connections */
     hp_intake_conn *conns;
     hp_intake_block *spare; /* a few written blocks, to be used again */
     int spare_count;

@@ -175,6 +175,21 @@ void hp_spool_discard(hp_spool_file *f)
 
 /* ---- committing a group ---- */
 
+/* Never onto a name that is taken. Some network file systems do not know the
+ * flag; names are ours and drawn once, so looking first will do there. */
+static int give_name(const char *part, const char *final)
+{
+    if (renameat2(AT_FDCWD, part, AT_FDCWD, final, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL)
+        return -1;
+    if (hp_path_exists(final)) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(part, final);
+}
+
 static hp_code sync_part(const char *path)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -236,8 +251,7 @@ void hp_spool_commit(hp_spool_item *items, size_t count)
         hp_spool_item *it = &items[i];
 
         it->code = !done ? HP_E_NO_MEMORY : it->synced ? HP_OK : sync_part(it->part_path);
-        if (it->code == HP_OK && renameat2(AT_FDCWD, it->part_path, AT_FDCWD,
-                                           it->final_path, RENAME_NOREPLACE) != 0)
+        if (it->code == HP_OK && give_name(it->part_path, it->final_path) != 0)
             it->code = hp_fail_errno(NULL, errno, "naming a slice");
         if (it->code != HP_OK) {
             unlink(it->part_path);

@@ -391,21 +391,57 @@ static void test_intake__below_the_reserve_nothing_is_taken(void **state)
     hp_buf_done(&slice);
 }
 
-static void test_intake__more_connections_than_allowed_are_closed(void **state)
+static void test_intake__a_crowd_from_one_address_leaves_room_for_others(void **state)
 {
     hp_intake_options o;
-    int fds[4];
+    int fds[10], fd;
     door *d;
 
     (void)state;
     door_options(&o);
-    o.max_connections = 3;
+    o.max_connections = 8;
+    o.artim_ms = 5000;
     d = door_open(&o);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         fds[i] = client_connect(d);
-    assert_true(client_at_eof(fds[3]));
-    for (int i = 0; i < 4; i++)
+    assert_true(client_at_eof(fds[4])); /* half of eight are four */
+    for (int i = 5; i < 9; i++)
+        fds[i] = client_connect_from(d, "127.0.0.2");
+    fds[9] = client_connect_from(d, "127.0.0.3");
+    assert_true(client_at_eof(fds[9]));    /* and eight are eight */
+    assert_int_equal(door_refusals(d), 1); /* said once a second */
+    for (int i = 0; i < 10; i++)
         close(fds[i]);
+    usleep(100000);
+    fd = client_associate(d);
+    close(fd);
+    door_close(d);
+}
+
+static void test_intake__a_port_that_is_taken_is_an_error(void **state)
+{
+    door *d = open_default();
+    hp_error e = HP_ERROR_INIT;
+    hp_intake *in = NULL;
+    hp_intake_options o;
+    uv_loop_t loop;
+
+    (void)state;
+    door_options(&o);
+    o.port = door_port(d);
+    o.spool_dir = door_dir(d);
+    o.sink.on_stored = fake_ledger_store;
+    uv_loop_init(&loop);
+    assert_int_equal(hp_intake_open(&loop, &o, &in, &e), HP_E_IO);
+    assert_non_null(strstr(e.msg, "address already in use"));
+    assert_null(in);
+    o.host = "pacs.example"; /* numeric addresses only: nothing is looked up */
+    assert_int_equal(hp_intake_open(&loop, &o, &in, &e), HP_E_IO);
+    o.host = "127.0.0.1";
+    o.ae_title = "LONGER_THAN_SIXTEEN";
+    assert_int_equal(hp_intake_open(&loop, &o, &in, &e), HP_E_INVALID);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&loop), 0);
     door_close(d);
 }
 
@@ -1067,7 +1103,8 @@ int main(void)
         cmocka_unit_test(test_intake__an_unknown_address_is_rejected),
         cmocka_unit_test(test_intake__limits_reject_for_now),
         cmocka_unit_test(test_intake__below_the_reserve_nothing_is_taken),
-        cmocka_unit_test(test_intake__more_connections_than_allowed_are_closed),
+        cmocka_unit_test(test_intake__a_crowd_from_one_address_leaves_room_for_others),
+        cmocka_unit_test(test_intake__a_port_that_is_taken_is_an_error),
         cmocka_unit_test(test_intake__protocol_violations_are_aborted_with_their_reason),
         cmocka_unit_test(test_intake__the_reason_reaches_a_peer_that_goes_on_sending),
         cmocka_unit_test(test_intake__a_peer_that_does_not_close_is_closed),

@@ -97,6 +97,7 @@ static void test_intake__every_sync_and_name_may_fail(void **state)
     strike_all(FAULT_FSYNC, EIO);
     strike_all(FAULT_RENAME, ENOSPC);
     strike_all(FAULT_RENAME, EIO);
+    strike_all(FAULT_RENAME, EINVAL); /* a file system without RENAME_NOREPLACE */
     strike_all(FAULT_CLOSE, EIO);
 }
 

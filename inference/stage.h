@@ -8,6 +8,10 @@
 #include "inference/pipeline.h"
 #include "inference/runner.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct hp_pipeline {
     hp_pipeline_options opt;
     char device[32];
@@ -83,4 +87,7 @@ bool hp_stage_mask_box(const uint8_t *mask, const int n[3], hp_voxel_box *ret);
 /* Voxels of `g` that a box in mm meets, clamped; never empty. */
 hp_voxel_box hp_stage_voxels_of(const hp_geom *g, const hp_box *box_mm);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

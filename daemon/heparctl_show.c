@@ -98,6 +98,26 @@ static void print_job(const json_t *show)
     }
 }
 
+/* What its worker does at this moment, from the living daemon. */
+static void print_progress(const hp_ctl *ctl, const json_t *show)
+{
+    hp_auto(json_t) *live = NULL;
+    size_t i;
+    json_t *w;
+
+    if (strcmp(hp_json_str(show, "state", ""), "running") != 0 ||
+        hp_ctl_ask(ctl->config, json_pack("{ss}", "do", "progress"), 5, &live, NULL) !=
+            HP_OK)
+        return;
+    json_array_foreach(get(live, "workers"), i, w)
+    {
+        if (hp_json_int(w, "job", 0) == hp_json_int(show, "job", -1))
+            printf("           now: %s %.0f %%, for %.0f s\n",
+                   hp_json_str(w, "stage", ""), 100 * hp_json_num(w, "fraction", 0),
+                   hp_json_num(w, "seconds", 0));
+    }
+}
+
 static void print_revisions(const json_t *show)
 {
     const json_t *list = get(show, "revisions");
@@ -422,6 +442,7 @@ int hp_ctl_show(hp_ctl *ctl, const char *id)
     }
     print_study(show);
     print_job(show);
+    print_progress(ctl, show);
     print_revisions(show);
     print_series(show);
     print_runs(show);

@@ -131,6 +131,48 @@ static void test_sr__same_report_same_bytes(void **state)
     report_world_done(&w);
 }
 
+/* Enhanced CT: one instance for each phase, a plane is one of its frames. */
+static void test_sr__frames_of_enhanced_ct_are_named(void **state)
+{
+    report_world w;
+    char path[HP_PATH_MAX], text[65536];
+
+    (void)state;
+    report_world_init(&w, 7);
+    report_world_outcome(&w, HP_OUTCOME_DETECTED);
+    for (size_t i = 0; i < w.slices.count; i++) {
+        hp_slice *s = &w.slices.item[i];
+
+        snprintf(s->sop_class.text, HP_UID_SIZE, "1.2.840.10008.5.1.4.1.1.2.1");
+        snprintf(s->sop_instance.text, HP_UID_SIZE, "%.60s.1", s->series.text);
+        s->frame = (int)(i % 40);
+    }
+    write_sr(&w, "sr.dcm", path);
+    dump(path, text, sizeof text);
+    after(text, "(CTe image,,22)"); /* key slice 21 */
+    after(text, "(CTe image,,24)");
+    report_world_done(&w);
+}
+
+static void test_sr__a_revision_names_the_one_it_supersedes(void **state)
+{
+    static const hp_result_predecessor before = {{"1.2.3.4"}, {HP_SOP_COMPREHENSIVE_3D_SR}, {"1.2.3.5"}};
+    report_world w;
+    char path[HP_PATH_MAX], value[512], description[65] = "";
+
+    (void)state;
+    report_world_init(&w, ALL);
+    write_sr(&w, "sr.dcm", path);
+    assert_int_equal(report_world_element(path, 0x40, 0xa360, value, sizeof value), -1);
+    w.report.predecessor = &before;
+    w.report.revision = 2;
+    write_sr(&w, "sr.dcm", path);
+    assert_true(report_world_element(path, 0x40, 0xa360, value, sizeof value) > 0);
+    report_world_element(path, 8, 0x103e, description, 64);
+    assert_non_null(strstr(description, "rev 2"));
+    report_world_done(&w);
+}
+
 /* -- what is taken over from the source -- */
 
 static void check_same(const char *source, const char *path, unsigned group, unsigned element)
@@ -344,6 +386,8 @@ int main(void)
         cmocka_unit_test(test_sr__first_number_is_the_area),
         cmocka_unit_test(test_sr__tracking_uids_differ),
         cmocka_unit_test(test_sr__same_report_same_bytes),
+        cmocka_unit_test(test_sr__frames_of_enhanced_ct_are_named),
+        cmocka_unit_test(test_sr__a_revision_names_the_one_it_supersedes),
         cmocka_unit_test(test_sr__patient_and_study_come_over_byte_for_byte),
         cmocka_unit_test(test_sr__series_and_equipment_are_ours),
         cmocka_unit_test(test_sr__names_of_every_character_set_come_over),

@@ -104,7 +104,8 @@ static void do_send(const json_t *msg)
             copy_text(item[i].sop_class.text, HP_UID_SIZE, j, "sop_class");
             copy_text(item[i].sop_instance.text, HP_UID_SIZE, j, "sop_instance");
         }
-        hp_scu_send(&peer, item, (int)n, tell_item, &g, NULL); /* each item has its answer */
+        hp_scu_send(&peer, item, (int)n, tell_item, &g,
+                    NULL); /* each item has its answer */
     }
     hp_child_write_take(answer(msg, "group"));
 }
@@ -147,6 +148,7 @@ int main(void)
         else if (strcmp(what, "echo") == 0)
             do_echo(msg);
         else
-            hp_log(HP_LOG_WARNING, "sender does not know what to do with a message, skipping");
+            hp_log(HP_LOG_WARNING,
+                   "sender does not know what to do with a message, skipping");
     }
 }

@@ -13,11 +13,16 @@
 const char *hp_result_kind_name(hp_result_kind k)
 {
     switch (k) {
-    case HP_RESULT_SR: return "sr";
-    case HP_RESULT_KEY_IMAGE: return "key_image";
-    case HP_RESULT_NOTE_SR: return "note_sr";
-    case HP_RESULT_NOTE_PAGE: return "note_page";
-    case HP_RESULT_KINDS: break;
+    case HP_RESULT_SR:
+        return "sr";
+    case HP_RESULT_KEY_IMAGE:
+        return "key_image";
+    case HP_RESULT_NOTE_SR:
+        return "note_sr";
+    case HP_RESULT_NOTE_PAGE:
+        return "note_page";
+    case HP_RESULT_KINDS:
+        break;
     }
     return "-";
 }
@@ -25,11 +30,15 @@ const char *hp_result_kind_name(hp_result_kind k)
 const char *hp_result_kind_sop_class(hp_result_kind k)
 {
     switch (k) {
-    case HP_RESULT_SR: return HP_SOP_COMPREHENSIVE_3D_SR;
-    case HP_RESULT_NOTE_SR: return HP_SOP_BASIC_TEXT_SR;
+    case HP_RESULT_SR:
+        return HP_SOP_COMPREHENSIVE_3D_SR;
+    case HP_RESULT_NOTE_SR:
+        return HP_SOP_BASIC_TEXT_SR;
     case HP_RESULT_KEY_IMAGE:
-    case HP_RESULT_NOTE_PAGE: return HP_SOP_SECONDARY_CAPTURE;
-    case HP_RESULT_KINDS: break;
+    case HP_RESULT_NOTE_PAGE:
+        return HP_SOP_SECONDARY_CAPTURE;
+    case HP_RESULT_KINDS:
+        break;
     }
     return "";
 }
@@ -134,8 +143,8 @@ hp_code hp_report_write(const hp_report *r, const char *dir,
 
     if (measured) {
         name_object(&object[count++], HP_RESULT_SR, "sr.dcm", "");
-        for (int n = 0; n < HP_REPORT_PICTURES_MAX && hp_report_lesion(r->findings, n) >= 0;
-             n++) {
+        for (int n = 0;
+             n < HP_REPORT_PICTURES_MAX && hp_report_lesion(r->findings, n) >= 0; n++) {
             char file[24], png[24];
 
             snprintf(file, sizeof file, "key_%d.dcm", n + 1);
@@ -144,7 +153,8 @@ hp_code hp_report_write(const hp_report *r, const char *dir,
         }
     } else {
         name_object(&object[count++], HP_RESULT_NOTE_SR, "note_sr.dcm", "");
-        name_object(&object[count++], HP_RESULT_NOTE_PAGE, "note_page.dcm", "note_page.png");
+        name_object(&object[count++], HP_RESULT_NOTE_PAGE, "note_page.dcm",
+                    "note_page.png");
     }
     for (int i = 0; i < count && c == HP_OK; i++) {
         int lesion = object[i].kind == HP_RESULT_KEY_IMAGE

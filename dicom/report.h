@@ -30,7 +30,8 @@ typedef enum hp_result_kind {
     HP_RESULT_NOTE_PAGE, /* its text as a Secondary Capture */
     HP_RESULT_KINDS
 } hp_result_kind;
-const char *hp_result_kind_name(hp_result_kind k); /* "sr" "key_image" "note_sr" "note_page" */
+const char *
+hp_result_kind_name(hp_result_kind k); /* "sr" "key_image" "note_sr" "note_page" */
 const char *hp_result_kind_sop_class(hp_result_kind k);
 
 /* What every UID of a run is derived from. */
@@ -59,13 +60,13 @@ typedef struct hp_result_predecessor {
 typedef struct hp_report {
     const hp_findings *findings;
     const hp_result_identity *identity;
-    const hp_assembly *assembly;  /* NULL when the study could not be assembled */
-    const char *source_path;      /* any CT file of the study: patient, study attributes */
+    const hp_assembly *assembly; /* NULL when the study could not be assembled */
+    const char *source_path;     /* any CT file of the study: patient, study attributes */
     const hp_volume *const *registered; /* [HP_PHASES], V grid; NULL entries: missing */
-    const hp_volume *liver;       /* (optional) 0/1 mask on the V grid: its outline is drawn */
+    const hp_volume *liver; /* (optional) 0/1 mask on the V grid: its outline is drawn */
     const char *node_name, *software_version, *ae_title;
-    const char *sc_modality;      /* "OT" (default, also when NULL) or "CT" */
-    const char *tracking_prefix;  /* "" default; OHIF < 3.10 needs the CS3D one */
+    const char *sc_modality;     /* "OT" (default, also when NULL) or "CT" */
+    const char *tracking_prefix; /* "" default; OHIF < 3.10 needs the CS3D one */
     int revision;
     const hp_result_predecessor *predecessor; /* (optional) */
 } hp_report;

@@ -7,8 +7,8 @@
 #include "dicom/report_dcmtk.hh"
 
 #include <dcmtk/dcmdata/dcdeftag.h>
-#include <dcmtk/dcmdata/dcostrmb.h>
 #include <dcmtk/dcmdata/dcobject.h>
+#include <dcmtk/dcmdata/dcostrmb.h>
 #include <dcmtk/dcmdata/dcsequen.h>
 #include <dcmtk/dcmdata/dcvrobow.h>
 
@@ -19,7 +19,8 @@
 
 #include "base/number.h"
 
-namespace hp {
+namespace hp
+{
 
 void put(DcmItem &item, const DcmTagKey &tag, const char *value)
 {
@@ -31,7 +32,8 @@ void put_u16(DcmItem &item, const DcmTagKey &tag, Uint16 value)
     check(item.putAndInsertUint16(DcmTag(tag), value));
 }
 
-namespace {
+namespace
+{
 
 struct Copied {
     DcmTagKey tag;
@@ -69,8 +71,9 @@ const DcmTagKey clinical_trial_series_description(0x0012, 0x0072);
 
 // A value that is only bytes: DCMTK's string classes trim and pad what they
 // write, this one does not.
-class Bytes : public DcmOtherByteOtherWord {
-public:
+class Bytes : public DcmOtherByteOtherWord
+{
+  public:
     Bytes(const DcmTag &tag, const std::vector<Uint8> &value) : DcmOtherByteOtherWord(tag)
     {
         check(putValue(value.data(), static_cast<Uint32>(value.size())));
@@ -79,10 +82,11 @@ public:
 };
 
 // Values are corrected as they are read, too, unless told not to.
-class AsFound {
+class AsFound
+{
     const OFBool before;
 
-public:
+  public:
     AsFound() : before(dcmEnableAutomaticInputDataCorrection.get())
     {
         dcmEnableAutomaticInputDataCorrection.set(OFFalse);
@@ -97,8 +101,8 @@ std::vector<Uint8> bytes_of(DcmElement &e)
     std::vector<Uint8> value(e.getLengthField());
 
     if (!value.empty())
-        check(e.getPartialValue(value.data(), 0, static_cast<Uint32>(value.size()), nullptr,
-                                EBO_LittleEndian));
+        check(e.getPartialValue(value.data(), 0, static_cast<Uint32>(value.size()),
+                                nullptr, EBO_LittleEndian));
     return value;
 }
 
@@ -132,9 +136,9 @@ hp_code copy_source(const char *path, DcmItem &target, hp_error *reterr)
 {
     AsFound guard;
     DcmFileFormat file;
-    OFCondition cond = file.loadFileUntilTag(path, EXS_Unknown, EGL_noChange,
-                                             DCM_MaxReadLength, ERM_autoDetect,
-                                             DCM_PixelData);
+    OFCondition cond =
+        file.loadFileUntilTag(path, EXS_Unknown, EGL_noChange, DCM_MaxReadLength,
+                              ERM_autoDetect, DCM_PixelData);
 
     if (cond.bad())
         return hp_fail(reterr, code_of(cond), "reading the source of a report");
@@ -195,7 +199,8 @@ void put_text(DcmItem &item, const DcmTagKey &tag, const char *text, size_t max)
 {
     char clean[65];
 
-    put(item, tag, hp_report__ascii(text, clean, max + 1 < sizeof clean ? max + 1 : sizeof clean));
+    put(item, tag,
+        hp_report__ascii(text, clean, max + 1 < sizeof clean ? max + 1 : sizeof clean));
 }
 
 } // namespace

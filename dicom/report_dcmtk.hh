@@ -9,7 +9,8 @@
 #include <dcmtk/dcmdata/dcfilefo.h>
 #include <dcmtk/dcmdata/dcitem.h>
 
-namespace hp {
+namespace hp
+{
 
 // Puts one value; the tag's VR is the dictionary's. Throws Failed.
 void put(DcmItem &item, const DcmTagKey &tag, const char *value);
@@ -34,7 +35,9 @@ hp_code building(const char *what, hp_error *reterr, Body &&body) noexcept
         try {
             return body();
         } catch (const Failed &f) {
-            return hp_fail(reterr, code_of(f.cond) == HP_E_NO_MEMORY ? HP_E_NO_MEMORY : HP_E_INTERNAL,
+            return hp_fail(reterr,
+                           code_of(f.cond) == HP_E_NO_MEMORY ? HP_E_NO_MEMORY
+                                                             : HP_E_INTERNAL,
                            "%s: %s", what, f.cond.text());
         }
     });

@@ -10,10 +10,14 @@
 int hp_report__series_number(hp_result_kind kind)
 {
     switch (kind) {
-    case HP_RESULT_SR: return HP_SERIES_NUMBER_SR;
-    case HP_RESULT_KEY_IMAGE: return HP_SERIES_NUMBER_KEY_IMAGE;
-    case HP_RESULT_NOTE_SR: return HP_SERIES_NUMBER_NOTE_SR;
-    default: return HP_SERIES_NUMBER_NOTE_PAGE;
+    case HP_RESULT_SR:
+        return HP_SERIES_NUMBER_SR;
+    case HP_RESULT_KEY_IMAGE:
+        return HP_SERIES_NUMBER_KEY_IMAGE;
+    case HP_RESULT_NOTE_SR:
+        return HP_SERIES_NUMBER_NOTE_SR;
+    default:
+        return HP_SERIES_NUMBER_NOTE_PAGE;
     }
 }
 
@@ -202,10 +206,10 @@ void hp_report__outline(const hp_findings *f, const hp_candidate *c, const hp_sl
         hp_geom_to_mm(&f->grid, voxel, mm);
         for (int k = 0; k < 3; k++)
             from[k] = mm[k] - s->position_mm[k];
-        ret_xy[2 * i] = clamp(dot(from, s->orientation) / s->spacing_mm[1] + 0.5, 0,
-                              s->columns);
-        ret_xy[2 * i + 1] = clamp(dot(from, s->orientation + 3) / s->spacing_mm[0] + 0.5,
-                                  0, s->rows);
+        ret_xy[2 * i] =
+            clamp(dot(from, s->orientation) / s->spacing_mm[1] + 0.5, 0, s->columns);
+        ret_xy[2 * i + 1] =
+            clamp(dot(from, s->orientation + 3) / s->spacing_mm[0] + 0.5, 0, s->rows);
     }
 }
 
@@ -226,7 +230,7 @@ static char *begin(hp_report__note *n, const char *heading)
     n->section[n->count].text[0] = 0;
     return n->section[n->count++].text;
 }
-enum { TEXT = sizeof ((hp_report__note *)0)->section[0].text };
+enum { TEXT = sizeof((hp_report__note *)0)->section[0].text };
 
 static void write_result(const hp_findings *f, hp_report__note *n)
 {
@@ -248,7 +252,8 @@ static void write_result(const hp_findings *f, hp_report__note *n)
         break;
     }
     if (f->reason[0] != 0)
-        append(t, TEXT, "Reason: %s\n", hp_report__ascii(f->reason, reason, sizeof reason));
+        append(t, TEXT, "Reason: %s\n",
+               hp_report__ascii(f->reason, reason, sizeof reason));
     if (f->outcome != HP_OUTCOME_UNSUITABLE && f->outcome != HP_OUTCOME_NONE)
         append(t, TEXT, "This does not exclude disease.\n");
 }
@@ -269,7 +274,8 @@ static void write_top_candidate(const hp_report *r, hp_report__note *n)
         append(t, TEXT, "Portal venous series %d, image %d.\n", s->series_number,
                s->instance_number);
     append(t, TEXT, "Box %.0f x %.0f x %.0f mm (left-right, front-back, head-foot).\n",
-           c->box_mm.hi[HP_X] - c->box_mm.lo[HP_X], c->box_mm.hi[HP_Y] - c->box_mm.lo[HP_Y],
+           c->box_mm.hi[HP_X] - c->box_mm.lo[HP_X],
+           c->box_mm.hi[HP_Y] - c->box_mm.lo[HP_Y],
            c->box_mm.hi[HP_Z] - c->box_mm.lo[HP_Z]);
     for (int p = 0; p < HP_PHASES; p++) {
         hp_report__hu(f, c, (hp_phase)p, hu, sizeof hu);
@@ -320,7 +326,8 @@ void hp_report__write_note(const hp_report *r, hp_report__note *ret)
 {
     ret->count = 0;
     write_result(r->findings, ret);
-    if (r->findings->outcome == HP_OUTCOME_NOT_ACCEPTED && r->findings->candidate_count > 0)
+    if (r->findings->outcome == HP_OUTCOME_NOT_ACCEPTED &&
+        r->findings->candidate_count > 0)
         write_top_candidate(r, ret);
     write_series(r->findings, ret);
     write_origin(r, ret);

@@ -37,7 +37,8 @@ static void canvas_init(canvas *c)
 {
     cairo_font_options_t *o = cairo_font_options_create();
 
-    c->surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, HP_SC_WIDTH, HP_SC_HEIGHT);
+    c->surface =
+        cairo_image_surface_create(CAIRO_FORMAT_RGB24, HP_SC_WIDTH, HP_SC_HEIGHT);
     c->cr = cairo_create(c->surface);
     cairo_font_options_set_antialias(o, CAIRO_ANTIALIAS_GRAY);
     cairo_font_options_set_hint_style(o, CAIRO_HINT_STYLE_NONE);
@@ -60,7 +61,8 @@ static hp_code write_png(const canvas *c, const char *path, hp_error *reterr)
     hp_buf png = HP_BUF_INIT;
     hp_code r;
 
-    if (cairo_surface_write_to_png_stream(c->surface, to_buf, &png) != CAIRO_STATUS_SUCCESS)
+    if (cairo_surface_write_to_png_stream(c->surface, to_buf, &png) !=
+        CAIRO_STATUS_SUCCESS)
         r = hp_fail(reterr, HP_E_NO_MEMORY, "encoding a picture");
     else
         r = hp_file_write(path, png.data, png.len, 0600, reterr);
@@ -87,10 +89,11 @@ static uint8_t *canvas_rgb(const canvas *c)
     return rgb;
 }
 
-static hp_code canvas_write(const canvas *c, const hp_report *r, hp_result_kind kind, int index,
-                            const hp_slice *const *sources, int source_count,
-                            const char *derivation, const char *path, const char *png_path,
-                            hp_uid *ret_sop_instance, hp_error *reterr)
+static hp_code canvas_write(const canvas *c, const hp_report *r, hp_result_kind kind,
+                            int index, const hp_slice *const *sources, int source_count,
+                            const char *derivation, const char *path,
+                            const char *png_path, hp_uid *ret_sop_instance,
+                            hp_error *reterr)
 {
     uint8_t *rgb = NULL;
     hp_code code;
@@ -101,7 +104,8 @@ static hp_code canvas_write(const canvas *c, const hp_report *r, hp_result_kind 
                        cairo_status_to_string(cairo_status(c->cr)));
     rgb = canvas_rgb(c);
     if (rgb == NULL)
-        return hp_fail(reterr, HP_E_NO_MEMORY, "a picture of %d x %d", HP_SC_WIDTH, HP_SC_HEIGHT);
+        return hp_fail(reterr, HP_E_NO_MEMORY, "a picture of %d x %d", HP_SC_WIDTH,
+                       HP_SC_HEIGHT);
     code = hp_report__write_sc(r, kind, index, rgb, HP_SC_WIDTH, HP_SC_HEIGHT, sources,
                                source_count, derivation, path, ret_sop_instance, reterr);
     free(rgb);
@@ -118,7 +122,8 @@ static void draw_top(cairo_t *cr, const char *headline, rgb c)
     const double x = HP_SC_WIDTH - margin - w;
 
     hp_paint_fill(cr, (hp_rect){x, 12, w, 38}, ink_banner);
-    hp_paint_text(cr, x + w / 2, 38, w - 12, size, true, HP_CENTRE, ink_white, HP_RUO_BANNER);
+    hp_paint_text(cr, x + w / 2, 38, w - 12, size, true, HP_CENTRE, ink_white,
+                  HP_RUO_BANNER);
     hp_paint_text(cr, margin, 42, x - 2 * margin, 30, true, HP_LEFT, c, headline);
 }
 
@@ -132,8 +137,8 @@ static void draw_bottom(cairo_t *cr, const hp_report *r)
         snprintf(bundle, sizeof bundle, ", model bundle %s %s (%.12s)", f->bundle_name,
                  f->bundle_version, f->bundle_sha256);
     snprintf(line, sizeof line, "hepar %s%s. %s", software, bundle, f->intended_use);
-    hp_paint_text(cr, margin, HP_SC_HEIGHT - 16, HP_SC_WIDTH - 2 * margin, 17, false, HP_LEFT,
-                  ink_dim, line);
+    hp_paint_text(cr, margin, HP_SC_HEIGHT - 16, HP_SC_WIDTH - 2 * margin, 17, false,
+                  HP_LEFT, ink_dim, line);
 }
 
 /* -- facts -- */
@@ -178,8 +183,8 @@ static void add_warnings(facts *t, const hp_findings *f, const hp_candidate *c)
     if (c->key_fallback)
         add_fact(t, ink_warn, "Note", "no lesion outline: middle slice");
     if (!f->liver_ok)
-        add_fact(t, ink_warn, "Note", "liver outline doubtful%s%s", f->liver_note[0] ? ": " : "",
-                 f->liver_note);
+        add_fact(t, ink_warn, "Note", "liver outline doubtful%s%s",
+                 f->liver_note[0] ? ": " : "", f->liver_note);
 }
 
 /* Box and outline were found in the venous phase; where the other phases are
@@ -207,11 +212,13 @@ static void add_size(facts *t, const hp_candidate *c)
     }
 }
 
-static void draw_facts(cairo_t *cr, hp_rect r, const hp_report *report, const hp_candidate *c)
+static void draw_facts(cairo_t *cr, hp_rect r, const hp_report *report,
+                       const hp_candidate *c)
 {
     const double pad = 18, name_w = 182;
     const hp_findings *f = report->findings;
-    const hp_slice *key = hp_report__source(report, HP_PHASE_V, hp_report__key_slice(f, c));
+    const hp_slice *key =
+        hp_report__source(report, HP_PHASE_V, hp_report__key_slice(f, c));
     facts t = {.count = 0};
     char phases[64];
     double step, y;
@@ -236,9 +243,10 @@ static void draw_facts(cairo_t *cr, hp_rect r, const hp_report *report, const hp
     step = fmin(40, (r.h - 40) / t.count);
     y = r.y + 36;
     for (int i = 0; i < t.count; i++, y += step) {
-        hp_paint_text(cr, r.x + pad, y, name_w - 8, 18, false, HP_LEFT, ink_dim, t.fact[i].name);
-        hp_paint_text(cr, r.x + pad + name_w, y, r.w - 2 * pad - name_w, 20, false, HP_LEFT,
-                      t.fact[i].ink, t.fact[i].value);
+        hp_paint_text(cr, r.x + pad, y, name_w - 8, 18, false, HP_LEFT, ink_dim,
+                      t.fact[i].name);
+        hp_paint_text(cr, r.x + pad + name_w, y, r.w - 2 * pad - name_w, 20, false,
+                      HP_LEFT, t.fact[i].ink, t.fact[i].value);
     }
 }
 
@@ -253,7 +261,8 @@ static void write_headline(const hp_report *r, int index, char *ret, size_t size
         if (hp_report_lesion(f, n) == index)
             number = n + 1;
     if (f->outcome == HP_OUTCOME_CLASSIFIED && index == f->primary && f->class_index >= 0)
-        snprintf(ret, size, "Lesion %d: %s, %ld%%", number, f->classes[f->class_index].meaning,
+        snprintf(ret, size, "Lesion %d: %s, %ld%%", number,
+                 f->classes[f->class_index].meaning,
                  lround(100 * f->probabilities[f->class_index]));
     else
         snprintf(ret, size, "Lesion %d: detected (%ld%%), no class", number,
@@ -272,12 +281,15 @@ static void draw_key_image(cairo_t *cr, const hp_report *r, int index)
     write_headline(r, index, headline, sizeof headline);
     draw_top(cr, headline, ink_lesion);
     for (int p = 0; p < HP_PHASES; p++)
-        hp_panel_draw(cr,
-                      (hp_rect){margin + p * (panel_side + gap), panel_y, panel_side, panel_side},
-                      r, c, (hp_phase)p, &view);
+        hp_panel_draw(
+            cr,
+            (hp_rect){margin + p * (panel_side + gap), panel_y, panel_side, panel_side},
+            r, c, (hp_phase)p, &view);
     hp_chart_classes(cr, (hp_rect){margin, low_y, 530, low_h}, f, c);
     hp_chart_hu(cr, (hp_rect){margin + 546, low_y, 560, low_h}, f, c);
-    draw_facts(cr, (hp_rect){margin + 1122, low_y, HP_SC_WIDTH - 2 * margin - 1122, low_h}, r, c);
+    draw_facts(cr,
+               (hp_rect){margin + 1122, low_y, HP_SC_WIDTH - 2 * margin - 1122, low_h}, r,
+               c);
     draw_bottom(cr, r);
 }
 
@@ -297,8 +309,8 @@ hp_code hp_sc_write_key_image(const hp_report *r, int index, const char *path,
         if (hp_report_lesion(f, n) == index)
             number = n;
     for (int p = 0; p < HP_PHASES; p++) {
-        const hp_slice *s =
-            hp_report__source(r, (hp_phase)p, hp_report__key_slice(f, &f->candidates[index]));
+        const hp_slice *s = hp_report__source(
+            r, (hp_phase)p, hp_report__key_slice(f, &f->candidates[index]));
 
         if (s != NULL && hp_report__shown_phase(f, (hp_phase)p) == (hp_phase)p)
             sources[source_count++] = s;
@@ -318,9 +330,12 @@ hp_code hp_sc_write_key_image(const hp_report *r, int index, const char *path,
 static const char *note_headline(const hp_findings *f)
 {
     switch (f->outcome) {
-    case HP_OUTCOME_NOT_ACCEPTED: return "AI note: no primary lesion accepted";
-    case HP_OUTCOME_NO_CANDIDATE: return "AI note: no candidate lesion";
-    default: return "AI note: the study could not be analysed";
+    case HP_OUTCOME_NOT_ACCEPTED:
+        return "AI note: no primary lesion accepted";
+    case HP_OUTCOME_NO_CANDIDATE:
+        return "AI note: no candidate lesion";
+    default:
+        return "AI note: the study could not be analysed";
     }
 }
 
@@ -365,8 +380,8 @@ hp_code hp_sc_write_note(const hp_report *r, const char *path, const char *png_p
     }
     draw_bottom(c.cr, r);
     code = canvas_write(&c, r, HP_RESULT_NOTE_PAGE, 0, NULL, 0,
-                        "Text page. AI result, research use only, not for diagnosis.", path,
-                        png_path, ret_sop_instance, reterr);
+                        "Text page. AI result, research use only, not for diagnosis.",
+                        path, png_path, ret_sop_instance, reterr);
     canvas_done(&c);
     return code;
 }

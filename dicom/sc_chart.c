@@ -24,17 +24,18 @@ static void draw_votes(cairo_t *cr, double x, double y, int votes, int voters, r
 static const double pad = 18;
 
 /* Detect-only: what was found, since no class can be given. */
-static void draw_candidates(cairo_t *cr, hp_rect r, const hp_findings *f, const hp_candidate *c)
+static void draw_candidates(cairo_t *cr, hp_rect r, const hp_findings *f,
+                            const hp_candidate *c)
 {
-    const double step = f->candidate_count > 0
-                            ? fmin(32, (r.h - 148) / f->candidate_count)
-                            : 32;
+    const double step =
+        f->candidate_count > 0 ? fmin(32, (r.h - 148) / f->candidate_count) : 32;
     double y = r.y + 144;
 
     hp_paint_text(cr, r.x + pad, r.y + 34, r.w - 2 * pad, 21, true, HP_LEFT, ink_text,
                   "Candidates, without a class");
-    hp_paint_paragraph(cr, r.x + pad, r.y + 70, r.w - 2 * pad, r.y + 110, 18, ink_dim,
-                       "A class is given only when every phase that the model needs is there.");
+    hp_paint_paragraph(
+        cr, r.x + pad, r.y + 70, r.w - 2 * pad, r.y + 110, 18, ink_dim,
+        "A class is given only when every phase that the model needs is there.");
     for (int i = 0; i < f->candidate_count; i++, y += step) {
         const hp_candidate *k = &f->candidates[i];
         rgb ink = k == c ? ink_lesion : ink_text;
@@ -43,12 +44,14 @@ static void draw_candidates(cairo_t *cr, hp_rect r, const hp_findings *f, const 
         snprintf(text, sizeof text, "L%d", i + 1);
         hp_paint_text(cr, r.x + pad, y, 50, 19, k == c, HP_LEFT, ink, text);
         hp_paint_fill(cr, (hp_rect){r.x + pad + 54, y - 15, 170, 18}, ink_back);
-        hp_paint_fill(cr, (hp_rect){r.x + pad + 54, y - 15, 170 * fmin(fmax(k->score, 0), 1), 18},
-                      k == c ? ink_lesion : ink_bar);
+        hp_paint_fill(
+            cr, (hp_rect){r.x + pad + 54, y - 15, 170 * fmin(fmax(k->score, 0), 1), 18},
+            k == c ? ink_lesion : ink_bar);
         snprintf(text, sizeof text, "%ld%%", lround(100 * k->score));
         hp_paint_text(cr, r.x + pad + 292, y, 60, 19, k == c, HP_RIGHT, ink, text);
         snprintf(text, sizeof text, "%.0f x %.0f x %.0f mm",
-                 k->box_mm.hi[HP_X] - k->box_mm.lo[HP_X], k->box_mm.hi[HP_Y] - k->box_mm.lo[HP_Y],
+                 k->box_mm.hi[HP_X] - k->box_mm.lo[HP_X],
+                 k->box_mm.hi[HP_Y] - k->box_mm.lo[HP_Y],
                  k->box_mm.hi[HP_Z] - k->box_mm.lo[HP_Z]);
         hp_paint_text(cr, r.x + r.w - pad, y, 190, 18, false, HP_RIGHT, ink_dim, text);
     }
@@ -56,7 +59,8 @@ static void draw_candidates(cairo_t *cr, hp_rect r, const hp_findings *f, const 
 
 static void draw_class(cairo_t *cr, hp_rect r, const hp_findings *f, int k, int voters)
 {
-    const double label_w = 122, percent_w = 62, votes_w = voters > 0 ? 20.0 * voters + 4 : 0;
+    const double label_w = 122, percent_w = 62,
+                 votes_w = voters > 0 ? 20.0 * voters + 4 : 0;
     const double bar_x = r.x + label_w, bar_w = r.w - label_w - percent_w - votes_w - 10;
     const double p = fmin(fmax(f->probabilities[k], 0), 1), mid = r.y + r.h / 2;
     const bool top = k == f->class_index;
@@ -64,12 +68,12 @@ static void draw_class(cairo_t *cr, hp_rect r, const hp_findings *f, int k, int 
     char percent[16];
 
     snprintf(percent, sizeof percent, "%ld%%", lround(100 * p));
-    hp_paint_text(cr, r.x, mid + 7, label_w - 10, 20, top, HP_LEFT, top ? ink_lesion : ink_text,
-                  f->classes[k].label);
+    hp_paint_text(cr, r.x, mid + 7, label_w - 10, 20, top, HP_LEFT,
+                  top ? ink_lesion : ink_text, f->classes[k].label);
     hp_paint_fill(cr, (hp_rect){bar_x, mid - 14, bar_w, 28}, ink_back);
     hp_paint_fill(cr, (hp_rect){bar_x, mid - 14, bar_w * p, 28}, ink);
-    hp_paint_text(cr, bar_x + bar_w + percent_w, mid + 7, percent_w, 20, top, HP_RIGHT, ink_text,
-                  percent);
+    hp_paint_text(cr, bar_x + bar_w + percent_w, mid + 7, percent_w, 20, top, HP_RIGHT,
+                  ink_text, percent);
     draw_votes(cr, r.x + r.w - votes_w, mid, f->votes[k], voters, ink);
 }
 
@@ -93,7 +97,8 @@ void hp_chart_classes(cairo_t *cr, hp_rect r, const hp_findings *f, const hp_can
                       "votes of the ensemble");
     row = fmin((r.h - 62) / f->class_count, 76);
     for (int k = 0; k < f->class_count; k++)
-        draw_class(cr, (hp_rect){r.x + pad, r.y + 52 + k * row, r.w - 2 * pad, row}, f, k, voters);
+        draw_class(cr, (hp_rect){r.x + pad, r.y + 52 + k * row, r.w - 2 * pad, row}, f, k,
+                   voters);
 }
 
 /* -- the enhancement curve -- */
@@ -160,8 +165,9 @@ static void draw_axes(cairo_t *cr, const axis *a, const hp_findings *f)
     for (int p = 0; p < HP_PHASES; p++) {
         bool there = hp_report__shown_phase(f, (hp_phase)p) != HP_PHASE_NONE;
 
-        hp_paint_text(cr, at_x(a, p), a->plot.y + a->plot.h + 24, a->plot.w / 4 - 6, 18, false,
-                      HP_CENTRE, there ? ink_text : ink_line, hp_phase_title((hp_phase)p));
+        hp_paint_text(cr, at_x(a, p), a->plot.y + a->plot.h + 24, a->plot.w / 4 - 6, 18,
+                      false, HP_CENTRE, there ? ink_text : ink_line,
+                      hp_phase_title((hp_phase)p));
     }
 }
 

@@ -10,7 +10,8 @@
 #include <cstring>
 #include <string>
 
-namespace {
+namespace
+{
 
 using hp::check;
 using hp::put;
@@ -25,7 +26,8 @@ void add_source(DcmItem &dataset, const hp_slice &s)
     put(*item, DCM_ReferencedSOPInstanceUID, s.sop_instance.text);
     if (std::strcmp(s.sop_class.text, "1.2.840.10008.5.1.4.1.1.2") != 0)
         put(*item, DCM_ReferencedFrameNumber, std::to_string(s.frame + 1).c_str());
-    check(item->findOrCreateSequenceItem(DCM_PurposeOfReferenceCodeSequence, purpose, -2));
+    check(
+        item->findOrCreateSequenceItem(DCM_PurposeOfReferenceCodeSequence, purpose, -2));
     put(*purpose, DCM_CodeValue, "121322");
     put(*purpose, DCM_CodingSchemeDesignator, "DCM");
     put(*purpose, DCM_CodeMeaning, "Source of Image Processing Operation");
@@ -59,9 +61,9 @@ hp_code hp_report__write_sc(const hp_report *r, hp_result_kind kind, int index,
     return hp::building("secondary capture", reterr, [&]() -> hp_code {
         DcmFileFormat file;
         DcmItem &d = *file.getDataset();
-        const char *modality = r->sc_modality != nullptr && std::strcmp(r->sc_modality, "CT") == 0
-                                   ? "CT"
-                                   : "OT";
+        const char *modality =
+            r->sc_modality != nullptr && std::strcmp(r->sc_modality, "CT") == 0 ? "CT"
+                                                                                : "OT";
         char da[17], tm[17];
         const char *value = nullptr;
         hp_code c = hp::dress(r, kind, index, modality, d, reterr);
@@ -74,7 +76,8 @@ hp_code hp_report__write_sc(const hp_report *r, hp_result_kind kind, int index,
         std::snprintf(tm, sizeof tm, "%s", value);
         put(d, DCM_ConversionType, "WSD");
         put(d, DCM_ImageType, "DERIVED\\SECONDARY");
-        put(d, DCM_BodyPartExamined, "LIVER"); // or viewers and validators ask for Laterality
+        put(d, DCM_BodyPartExamined,
+            "LIVER"); // or viewers and validators ask for Laterality
         put(d, DCM_PatientOrientation, "");
         put(d, DCM_BurnedInAnnotation, "YES");
         put(d, DCM_RecognizableVisualFeatures, "NO");

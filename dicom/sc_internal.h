@@ -13,11 +13,16 @@ typedef struct rgb {
 } rgb;
 
 /* One meaning for each colour, on the panels and in the charts alike. */
-#define HEX(v) {((v) >> 16 & 255) / 255.0, ((v) >> 8 & 255) / 255.0, ((v)&255) / 255.0}
-static const rgb ink_back = HEX(0x0c0f13), ink_card = HEX(0x161b22), ink_line = HEX(0x323b47),
-                 ink_text = HEX(0xe8ecf1), ink_dim = HEX(0x9aa7b5), ink_lesion = HEX(0xffc233),
-                 ink_liver = HEX(0x4cc9e8), ink_bar = HEX(0x5c7a99), ink_warn = HEX(0xff8a5c),
-                 ink_banner = HEX(0xa3261f), ink_white = HEX(0xffffff);
+#define HEX(v)                                                                           \
+    {                                                                                    \
+        ((v) >> 16 & 255) / 255.0, ((v) >> 8 & 255) / 255.0, ((v)&255) / 255.0           \
+    }
+static const rgb ink_back = HEX(0x0c0f13), ink_card = HEX(0x161b22),
+                 ink_line = HEX(0x323b47), ink_text = HEX(0xe8ecf1),
+                 ink_dim = HEX(0x9aa7b5), ink_lesion = HEX(0xffc233),
+                 ink_liver = HEX(0x4cc9e8), ink_bar = HEX(0x5c7a99),
+                 ink_warn = HEX(0xff8a5c), ink_banner = HEX(0xa3261f),
+                 ink_white = HEX(0xffffff);
 #undef HEX
 
 typedef enum hp_align { HP_LEFT, HP_CENTRE, HP_RIGHT } hp_align;
@@ -33,8 +38,8 @@ void hp_paint_card(cairo_t *cr, hp_rect r); /* rounded, filled */
 double hp_paint_width(cairo_t *cr, const char *text, double size, bool bold);
 /* One line, baseline at y. Wider than max_w: a smaller face first, then cut
  * with "...". Returns the width drawn. */
-double hp_paint_text(cairo_t *cr, double x, double y, double max_w, double size, bool bold,
-                     hp_align align, rgb c, const char *text);
+double hp_paint_text(cairo_t *cr, double x, double y, double max_w, double size,
+                     bool bold, hp_align align, rgb c, const char *text);
 /* With a dark edge, to be read on top of an image. */
 void hp_paint_text_on_image(cairo_t *cr, double x, double y, double size, bool bold,
                             hp_align align, rgb c, const char *text);
@@ -45,8 +50,8 @@ double hp_paint_paragraph(cairo_t *cr, double x, double y, double max_w, double 
 
 /* sc_panel.c: one phase at the key slice. */
 typedef struct hp_view {
-    int z;                       /* key slice of the V grid */
-    double lo_mm[2], side_mm;    /* y, x of the crop's corner on the V grid; square */
+    int z;                    /* key slice of the V grid */
+    double lo_mm[2], side_mm; /* y, x of the crop's corner on the V grid; square */
 } hp_view;
 hp_view hp_panel_view(const hp_report *r, const hp_candidate *c);
 void hp_panel_draw(cairo_t *cr, hp_rect r, const hp_report *report, const hp_candidate *c,
@@ -54,7 +59,8 @@ void hp_panel_draw(cairo_t *cr, hp_rect r, const hp_report *report, const hp_can
 
 /* sc_chart.c */
 /* Bars and votes; without a class the list of candidates, `c` marked. */
-void hp_chart_classes(cairo_t *cr, hp_rect r, const hp_findings *f, const hp_candidate *c);
+void hp_chart_classes(cairo_t *cr, hp_rect r, const hp_findings *f,
+                      const hp_candidate *c);
 void hp_chart_hu(cairo_t *cr, hp_rect r, const hp_findings *f, const hp_candidate *c);
 
 #endif

@@ -78,8 +78,8 @@ static double start(double x, double w, hp_align align)
     return align == HP_LEFT ? x : align == HP_CENTRE ? x - w / 2 : x - w;
 }
 
-double hp_paint_text(cairo_t *cr, double x, double y, double max_w, double size, bool bold,
-                     hp_align align, rgb c, const char *text)
+double hp_paint_text(cairo_t *cr, double x, double y, double max_w, double size,
+                     bool bold, hp_align align, rgb c, const char *text)
 {
     char line[512];
     double w;
@@ -133,7 +133,8 @@ double hp_paint_paragraph(cairo_t *cr, double x, double y, double max_w, double 
             end++;
         }
         if (good == 0 && text[0] != '\n' && text[0] != ' ')
-            good = strcspn(text, " \n") < sizeof line ? strcspn(text, " \n") : sizeof line - 1;
+            good = strcspn(text, " \n") < sizeof line ? strcspn(text, " \n")
+                                                      : sizeof line - 1;
         memcpy(line, text, good);
         line[good] = 0;
         hp_paint_text(cr, x, y, max_w, size, false, HP_LEFT, c, line);

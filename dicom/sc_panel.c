@@ -16,7 +16,8 @@ static const double crop_margin_mm = 12, crop_min_mm = 150, crop_max_mm = 340;
 static bool liver_extent(const hp_volume *liver, int z, double lo[2], double hi[2])
 {
     const hp_geom *g = &liver->geom;
-    const int16_t *plane = liver->hu + (size_t)z * (size_t)g->n[HP_Y] * (size_t)g->n[HP_X];
+    const int16_t *plane =
+        liver->hu + (size_t)z * (size_t)g->n[HP_Y] * (size_t)g->n[HP_X];
     int y0 = g->n[HP_Y], y1 = -1, x0 = g->n[HP_X], x1 = -1;
 
     for (int y = 0; y < g->n[HP_Y]; y++)
@@ -53,7 +54,8 @@ hp_view hp_panel_view(const hp_report *r, const hp_candidate *c)
     for (int i = 0; i < 2; i++)
         centre[i] = (lo[i] + hi[i]) / 2;
     v.side_mm = fmax(hi[0] - lo[0], hi[1] - lo[1]) + 2 * crop_margin_mm;
-    v.side_mm = fmin(fmax(v.side_mm, liver ? crop_min_mm : 1.4 * crop_min_mm), crop_max_mm);
+    v.side_mm =
+        fmin(fmax(v.side_mm, liver ? crop_min_mm : 1.4 * crop_min_mm), crop_max_mm);
     /* Liver and lesion too far apart for one crop: the lesion is what counts. */
     if (fmax(hi[0] - lo[0], hi[1] - lo[1]) > v.side_mm) {
         centre[0] = (c->box_mm.lo[HP_Y] + c->box_mm.hi[HP_Y]) / 2;
@@ -111,8 +113,8 @@ static void draw_pixels(cairo_t *cr, hp_rect r, const hp_volume *v, const hp_vie
             for (int x = 0; x < w; x++) {
                 double my = view->lo_mm[0] + (y + 0.5) / h * view->side_mm;
                 double mx = view->lo_mm[1] + (x + 0.5) / w * view->side_mm;
-                double hu = sample(plane, g->n[HP_Y], g->n[HP_X], my / g->spacing_mm[HP_Y],
-                                   mx / g->spacing_mm[HP_X]);
+                double hu = sample(plane, g->n[HP_Y], g->n[HP_X],
+                                   my / g->spacing_mm[HP_Y], mx / g->spacing_mm[HP_X]);
                 double grey = (hu - window_centre_hu) / window_width_hu + 0.5;
                 uint32_t k = (uint32_t)lround(255 * fmin(fmax(grey, 0), 1));
 
@@ -141,8 +143,8 @@ static double to_y(const hp_rect *r, const hp_view *v, double mm)
 
 /* The outline follows voxel edges; thin and faint, it only says where the
  * network saw liver in the venous phase, and fainter still in the others. */
-static void draw_liver(cairo_t *cr, const hp_rect *r, const hp_volume *liver, const hp_view *v,
-                       bool venous)
+static void draw_liver(cairo_t *cr, const hp_rect *r, const hp_volume *liver,
+                       const hp_view *v, bool venous)
 {
     const hp_geom *g = &liver->geom;
     const int ny = g->n[HP_Y], nx = g->n[HP_X];
@@ -168,7 +170,8 @@ static void draw_liver(cairo_t *cr, const hp_rect *r, const hp_volume *liver, co
     cairo_stroke(cr);
 }
 
-static void draw_box(cairo_t *cr, const hp_rect *r, const hp_candidate *c, const hp_view *v)
+static void draw_box(cairo_t *cr, const hp_rect *r, const hp_candidate *c,
+                     const hp_view *v)
 {
     double x = to_x(r, v, c->box_mm.lo[HP_X]), y = to_y(r, v, c->box_mm.lo[HP_Y]);
 
@@ -199,10 +202,12 @@ static void draw_letters(cairo_t *cr, const hp_rect *r, const hp_geom *g)
     const double *y = g->axis[HP_Y], *x = g->axis[HP_X];
     const double mid_x = r->x + r->w / 2, mid_y = r->y + r->h / 2 + 7;
 
-    hp_paint_text_on_image(cr, r->x + 8, mid_y, 20, true, HP_LEFT, ink_text, letter(x, -1));
+    hp_paint_text_on_image(cr, r->x + 8, mid_y, 20, true, HP_LEFT, ink_text,
+                           letter(x, -1));
     hp_paint_text_on_image(cr, r->x + r->w - 8, mid_y, 20, true, HP_RIGHT, ink_text,
                            letter(x, 1));
-    hp_paint_text_on_image(cr, mid_x, r->y + 23, 20, true, HP_CENTRE, ink_text, letter(y, -1));
+    hp_paint_text_on_image(cr, mid_x, r->y + 23, 20, true, HP_CENTRE, ink_text,
+                           letter(y, -1));
     hp_paint_text_on_image(cr, mid_x, r->y + r->h - 9, 20, true, HP_CENTRE, ink_text,
                            letter(y, 1));
 }
@@ -231,8 +236,8 @@ static void draw_scale(cairo_t *cr, const hp_rect *r, const hp_view *v)
 static void draw_absent(cairo_t *cr, const hp_rect *r, const char *words)
 {
     hp_paint_fill(cr, *r, ink_card);
-    hp_paint_text(cr, r->x + r->w / 2, r->y + r->h / 2 + 8, r->w - 40, 24, false, HP_CENTRE,
-                  ink_dim, words);
+    hp_paint_text(cr, r->x + r->w / 2, r->y + r->h / 2 + 8, r->w - 40, 24, false,
+                  HP_CENTRE, ink_dim, words);
 }
 
 static void draw_frame(cairo_t *cr, const hp_rect *r)
@@ -245,8 +250,8 @@ static void draw_frame(cairo_t *cr, const hp_rect *r)
 
 /* -- the words above and below -- */
 
-static void draw_title(cairo_t *cr, const hp_rect *r, const hp_report *report, hp_phase phase,
-                       const hp_view *view)
+static void draw_title(cairo_t *cr, const hp_rect *r, const hp_report *report,
+                       hp_phase phase, const hp_view *view)
 {
     const hp_slice *s = hp_report__source(report, phase, view->z);
     char title[40], source[64] = "";
@@ -257,7 +262,8 @@ static void draw_title(cairo_t *cr, const hp_rect *r, const hp_report *report, h
     if (title[0] >= 'a' && title[0] <= 'z')
         title[0] = (char)(title[0] - 'a' + 'A');
     if (s != NULL && s->frame > 0)
-        snprintf(source, sizeof source, "series %d, frame %d", s->series_number, s->frame + 1);
+        snprintf(source, sizeof source, "series %d, frame %d", s->series_number,
+                 s->frame + 1);
     else if (s != NULL)
         snprintf(source, sizeof source, "series %d, image %d", s->series_number,
                  s->instance_number);
@@ -266,7 +272,8 @@ static void draw_title(cairo_t *cr, const hp_rect *r, const hp_report *report, h
                   source);
 }
 
-static double draw_value(cairo_t *cr, double x, double y, rgb c, const char *name, double hu)
+static double draw_value(cairo_t *cr, double x, double y, rgb c, const char *name,
+                         double hu)
 {
     char value[32];
 
@@ -278,7 +285,8 @@ static double draw_value(cairo_t *cr, double x, double y, rgb c, const char *nam
     return x + hp_paint_text(cr, x, y, 100, 18, true, HP_LEFT, c, value) + 16;
 }
 
-static void draw_values(cairo_t *cr, const hp_rect *r, const hp_candidate *c, hp_phase phase)
+static void draw_values(cairo_t *cr, const hp_rect *r, const hp_candidate *c,
+                        hp_phase phase)
 {
     double x = r->x, y = r->y + r->h + 27, d = c->hu_lesion[phase] - c->hu_liver[phase];
     char diff[32];
@@ -287,7 +295,8 @@ static void draw_values(cairo_t *cr, const hp_rect *r, const hp_candidate *c, hp
     x = draw_value(cr, x, y, ink_liver, "liver", c->hu_liver[phase]);
     if (isfinite(d)) {
         snprintf(diff, sizeof diff, "diff %+ld", lround(d));
-        hp_paint_text(cr, r->x + r->w, y, r->x + r->w - x, 18, true, HP_RIGHT, ink_text, diff);
+        hp_paint_text(cr, r->x + r->w, y, r->x + r->w - x, 18, true, HP_RIGHT, ink_text,
+                      diff);
     }
 }
 
@@ -317,7 +326,8 @@ void hp_panel_draw(cairo_t *cr, hp_rect r, const hp_report *report, const hp_can
     draw_scale(cr, &r, view);
     if (shown != phase) {
         snprintf(words, sizeof words, "%s shown instead", hp_phase_title(shown));
-        hp_paint_text_on_image(cr, r.x + 10, r.y + 50, 19, true, HP_LEFT, ink_warn, words);
+        hp_paint_text_on_image(cr, r.x + 10, r.y + 50, 19, true, HP_LEFT, ink_warn,
+                               words);
     }
     cairo_restore(cr);
     draw_frame(cr, &r);

@@ -29,14 +29,16 @@
 
 #include "base/clock.h"
 
-namespace {
+namespace
+{
 
 // 128 KiB: the largest PDU that DCMTK's own tools use.
 const long max_pdu_bytes = 131072;
 const int max_contexts = 128; // PS3.8: odd IDs 1..255
 
-class Layer : public DcmTransportLayer {
-public:
+class Layer : public DcmTransportLayer
+{
+  public:
     DcmTransportConnection *createConnection(DcmNativeSocketType fd, OFBool) override
     {
         int on = 1;
@@ -63,33 +65,45 @@ hp_code code_of_network(const OFCondition &cond)
 const char *words_of(hp_code code)
 {
     switch (code) {
-    case HP_E_TIMEOUT: return "no answer in time";
-    case HP_E_ABORTED: return "the peer aborted the association";
-    case HP_E_CONNECT: return "connection lost";
-    default: return hp_code_text(code);
+    case HP_E_TIMEOUT:
+        return "no answer in time";
+    case HP_E_ABORTED:
+        return "the peer aborted the association";
+    case HP_E_CONNECT:
+        return "connection lost";
+    default:
+        return hp_code_text(code);
     }
 }
 
 const char *reject_reason(const T_ASC_RejectParameters &r)
 {
     switch (r.reason) {
-    case ASC_REASON_SU_APPCONTEXTNAMENOTSUPPORTED: return "application context not supported";
-    case ASC_REASON_SU_CALLINGAETITLENOTRECOGNIZED: return "it does not know our AE title";
-    case ASC_REASON_SU_CALLEDAETITLENOTRECOGNIZED: return "it does not answer to that AE title";
-    case ASC_REASON_SP_ACSE_PROTOCOLVERSIONNOTSUPPORTED: return "protocol version";
-    case ASC_REASON_SP_PRES_TEMPORARYCONGESTION: return "temporary congestion";
-    case ASC_REASON_SP_PRES_LOCALLIMITEXCEEDED: return "its limit is reached";
-    default: return "no reason given";
+    case ASC_REASON_SU_APPCONTEXTNAMENOTSUPPORTED:
+        return "application context not supported";
+    case ASC_REASON_SU_CALLINGAETITLENOTRECOGNIZED:
+        return "it does not know our AE title";
+    case ASC_REASON_SU_CALLEDAETITLENOTRECOGNIZED:
+        return "it does not answer to that AE title";
+    case ASC_REASON_SP_ACSE_PROTOCOLVERSIONNOTSUPPORTED:
+        return "protocol version";
+    case ASC_REASON_SP_PRES_TEMPORARYCONGESTION:
+        return "temporary congestion";
+    case ASC_REASON_SP_PRES_LOCALLIMITEXCEEDED:
+        return "its limit is reached";
+    default:
+        return "no reason given";
     }
 }
 
 // One association, held open between construction and destruction.
-class Association {
+class Association
+{
     Layer layer;
     T_ASC_Network *net = nullptr;
     T_ASC_Association *assoc = nullptr;
 
-public:
+  public:
     Association() = default;
     Association(const Association &) = delete;
     Association &operator=(const Association &) = delete;
@@ -105,7 +119,8 @@ public:
 
     T_ASC_Association *get() const { return assoc; }
 
-    hp_code open(const hp_peer *peer, const std::vector<const char *> &classes, hp_error *reterr);
+    hp_code open(const hp_peer *peer, const std::vector<const char *> &classes,
+                 hp_error *reterr);
 
     // The polite end; after an error the destructor aborts instead.
     void release()
@@ -125,8 +140,8 @@ hp_code say_rejected(T_ASC_Parameters *params, const hp_peer *peer, hp_error *re
         return hp_fail(reterr, HP_E_REJECTED, "%s rejected the association", peer->name);
     for_good = r.result == ASC_RESULT_REJECTEDPERMANENT;
     return hp_fail(reterr, for_good ? HP_E_REFUSED : HP_E_REJECTED,
-                   "%s rejected the association%s: %s", peer->name, for_good ? " for good" : "",
-                   reject_reason(r));
+                   "%s rejected the association%s: %s", peer->name,
+                   for_good ? " for good" : "", reject_reason(r));
 }
 
 hp_code Association::open(const hp_peer *peer, const std::vector<const char *> &classes,
@@ -154,8 +169,8 @@ hp_code Association::open(const hp_peer *peer, const std::vector<const char *> &
     std::snprintf(called, sizeof called, "%s:%d", peer->host, peer->port);
     ASC_setPresentationAddresses(params, "localhost", called);
     for (size_t i = 0; i < classes.size() && cond.good(); i++)
-        cond = ASC_addPresentationContext(params, static_cast<Uint8>(2 * i + 1), classes[i],
-                                          syntaxes, 2);
+        cond = ASC_addPresentationContext(params, static_cast<Uint8>(2 * i + 1),
+                                          classes[i], syntaxes, 2);
     if (cond.bad()) {
         ASC_destroyAssociationParameters(&params);
         return hp_fail(reterr, HP_E_LIMIT, "proposing an association");
@@ -189,8 +204,9 @@ void settle_not_taken(hp_send_item *item, T_ASC_Association *assoc)
 
     // ASC_ functions show what was asked only; the answers stand in DUL's list.
     LST_HEAD **answers = &assoc->params->DULparams.acceptedPresentationContext;
-    auto *pc = *answers != nullptr ? static_cast<DUL_PRESENTATIONCONTEXT *>(LST_Head(answers))
-                                   : nullptr;
+    auto *pc = *answers != nullptr
+                   ? static_cast<DUL_PRESENTATIONCONTEXT *>(LST_Head(answers))
+                   : nullptr;
 
     if (pc != nullptr)
         LST_Position(answers, pc);
@@ -209,9 +225,13 @@ const char *words_of_status(uint16_t status)
     if (status == 0x0111)
         return "the peer has it already";
     switch (hp_scu_status_code(status)) {
-    case HP_OK: return "stored, with a warning";
-    case HP_E_REFUSED: return "the peer refuses this object";
-    default: return status >> 8 == 0xA7 ? "the peer is out of resources" : "the peer could not store it";
+    case HP_OK:
+        return "stored, with a warning";
+    case HP_E_REFUSED:
+        return "the peer refuses this object";
+    default:
+        return status >> 8 == 0xA7 ? "the peer is out of resources"
+                                   : "the peer could not store it";
     }
 }
 
@@ -231,7 +251,8 @@ bool send_one(T_ASC_Association *assoc, hp_send_item *item, int timeout_s)
     }
     OFCondition cond = file.loadFile(item->path);
     if (cond.bad()) {
-        settle(item, hp::code_of(cond), HP_SCU_NO_STATUS, "the object's file cannot be read");
+        settle(item, hp::code_of(cond), HP_SCU_NO_STATUS,
+               "the object's file cannot be read");
         return true;
     }
     std::memset(&request, 0, sizeof request);
@@ -239,12 +260,12 @@ bool send_one(T_ASC_Association *assoc, hp_send_item *item, int timeout_s)
     request.MessageID = assoc->nextMsgID++;
     std::snprintf(request.AffectedSOPClassUID, sizeof request.AffectedSOPClassUID, "%s",
                   item->sop_class.text);
-    std::snprintf(request.AffectedSOPInstanceUID, sizeof request.AffectedSOPInstanceUID, "%s",
-                  item->sop_instance.text);
+    std::snprintf(request.AffectedSOPInstanceUID, sizeof request.AffectedSOPInstanceUID,
+                  "%s", item->sop_instance.text);
     request.DataSetType = DIMSE_DATASET_PRESENT;
     request.Priority = DIMSE_PRIORITY_MEDIUM;
-    cond = DIMSE_storeUser(assoc, id, &request, nullptr, file.getDataset(), nullptr, nullptr,
-                           DIMSE_NONBLOCKING, timeout_s, &response, &detail);
+    cond = DIMSE_storeUser(assoc, id, &request, nullptr, file.getDataset(), nullptr,
+                           nullptr, DIMSE_NONBLOCKING, timeout_s, &response, &detail);
     delete detail;
     if (cond.bad()) {
         hp_code code = code_of_network(cond);
@@ -297,7 +318,8 @@ hp_code send_all(const hp_peer *peer, hp_send_item *items, int count, Answers &a
         return code;
     for (int i = 0; i < count; i++) {
         if (held)
-            held = send_one(a.get(), &items[i], peer->timeout_s > 0 ? peer->timeout_s : 30);
+            held =
+                send_one(a.get(), &items[i], peer->timeout_s > 0 ? peer->timeout_s : 30);
         else // the rest shares the fate of the one on which the association broke
             settle(&items[i], items[i - 1].code, HP_SCU_NO_STATUS,
                    "the association broke before");
@@ -317,15 +339,21 @@ hp_code hp_scu_status_code(uint16_t status)
     case 0x0001: // attribute coercion and the like: stored
     case 0x0107:
     case 0x0111:
-    case 0x0116: return HP_OK;
+    case 0x0116:
+        return HP_OK;
     case 0x0122:
-    case 0x0124: return HP_E_REFUSED;
-    default: break;
+    case 0x0124:
+        return HP_E_REFUSED;
+    default:
+        break;
     }
     switch (status >> 12) {
-    case 0xB: return HP_OK;
-    case 0xC: return HP_E_REFUSED;
-    default: return status >> 8 == 0xA9 ? HP_E_REFUSED : HP_E_REJECTED;
+    case 0xB:
+        return HP_OK;
+    case 0xC:
+        return HP_E_REFUSED;
+    default:
+        return status >> 8 == 0xA9 ? HP_E_REFUSED : HP_E_REJECTED;
     }
 }
 
@@ -340,7 +368,8 @@ hp_code hp_scu_send(const hp_peer *peer, hp_send_item *items, int count,
         settle(&items[i], HP_E_INTERNAL, HP_SCU_NO_STATUS, "not tried");
     if (count <= 0)
         return HP_OK;
-    hp_code code = hp::fenced(&e, [&]() { return send_all(peer, items, count, answers, &e); });
+    hp_code code =
+        hp::fenced(&e, [&]() { return send_all(peer, items, count, answers, &e); });
     if (code == HP_OK)
         return HP_OK;
     for (int i = answers.told; i < count; i++) {
@@ -374,8 +403,8 @@ hp_code hp_scu_echo(const hp_peer *peer, double *ret_ms, hp_error *reterr)
         }
         a.release();
         if (status != 0)
-            return hp_fail(reterr, HP_E_REJECTED, "%s answered C-ECHO with %04X", peer->name,
-                           status);
+            return hp_fail(reterr, HP_E_REJECTED, "%s answered C-ECHO with %04X",
+                           peer->name, status);
         *ret_ms = static_cast<double>(hp_clock_mono_ms() - before);
         return HP_OK;
     });

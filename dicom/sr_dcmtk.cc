@@ -17,14 +17,18 @@
 
 #include "base/number.h"
 
-namespace {
+namespace
+{
 
 using hp::check;
 using T = DSRTypes;
 
 struct Code {
     const char *value, *scheme, *meaning;
-    operator DSRCodedEntryValue() const { return DSRCodedEntryValue(value, scheme, meaning); }
+    operator DSRCodedEntryValue() const
+    {
+        return DSRCodedEntryValue(value, scheme, meaning);
+    }
 };
 
 const Code report_title{"126000", "DCM", "Imaging Measurement Report"};
@@ -71,7 +75,8 @@ const Code unit_percent{"%", "UCUM", "%"};
 // Adds children below the item it was made for, in order. Each call leaves the
 // document's cursor where it found it, except below(), which moves it down
 // until the returned Here is gone.
-class Writer {
+class Writer
+{
     DSRDocumentTree &tree;
 
     DSRContentItem &add(T::E_RelationshipType rel, T::E_ValueType type, const Code &name)
@@ -80,11 +85,12 @@ class Writer {
         return tree.getCurrentContentItem();
     }
 
-public:
-    class Here {
+  public:
+    class Here
+    {
         DSRDocumentTree &tree;
 
-    public:
+      public:
         explicit Here(DSRDocumentTree &t) : tree(t) {}
         ~Here() { tree.goUp(); }
         Here(const Here &) = delete;
@@ -99,7 +105,8 @@ public:
             throw hp::Failed{SR_EC_CannotAddContentItem};
         check(tree.getCurrentContentItem().setConceptName(title));
         if (template_id != nullptr)
-            check(tree.getCurrentContentItem().setTemplateIdentification(template_id, "DCMR"));
+            check(tree.getCurrentContentItem().setTemplateIdentification(template_id,
+                                                                         "DCMR"));
     }
     Here container(const Code &name, const char *template_id = nullptr)
     {
@@ -109,12 +116,14 @@ public:
             check(item.setTemplateIdentification(template_id, "DCMR"));
         return Here(tree);
     }
-    Here code_below(T::E_RelationshipType rel, const Code &name, const DSRCodedEntryValue &value)
+    Here code_below(T::E_RelationshipType rel, const Code &name,
+                    const DSRCodedEntryValue &value)
     {
         check(add(rel, T::VT_Code, name).setCodeValue(value));
         return Here(tree);
     }
-    void code(T::E_RelationshipType rel, const Code &name, const DSRCodedEntryValue &value)
+    void code(T::E_RelationshipType rel, const Code &name,
+              const DSRCodedEntryValue &value)
     {
         code_below(rel, name, value);
     }
@@ -179,7 +188,8 @@ DSRCodedEntryValue class_code(const hp_class &c)
 {
     char meaning[64];
 
-    return DSRCodedEntryValue(c.code, c.scheme, hp_report__ascii(c.meaning, meaning, sizeof meaning));
+    return DSRCodedEntryValue(c.code, c.scheme,
+                              hp_report__ascii(c.meaning, meaning, sizeof meaning));
 }
 
 void observer_context(const hp_report *r, Writer &w)
@@ -193,12 +203,14 @@ void observer_context(const hp_report *r, Writer &w)
            r->node_name != nullptr && r->node_name[0] != 0 ? r->node_name : "hepar");
     w.text(rel, {"121014", "DCM", "Device Observer Manufacturer"}, "hepar project");
     w.text(rel, {"121015", "DCM", "Device Observer Model Name"}, "hepar");
-    w.text(rel, {"121016", "DCM", "Device Observer Serial Number"}, r->identity->installation_id);
+    w.text(rel, {"121016", "DCM", "Device Observer Serial Number"},
+           r->identity->installation_id);
 }
 
 void language_of_report(Writer &w)
 {
-    auto here = w.code_below(T::RT_hasConceptMod, language, Code{"en", "RFC5646", "English"});
+    auto here =
+        w.code_below(T::RT_hasConceptMod, language, Code{"en", "RFC5646", "English"});
 
     w.code(T::RT_hasConceptMod, country, Code{"US", "ISO3166_1", "United States"});
 }
@@ -232,12 +244,13 @@ void write_image_library(const hp_report *r, Writer &w, DSRDocument &doc)
         auto here = w.container(image_library_group);
         w.code(T::RT_hasAcqContext, modality, Code{"CT", "DCM", "Computed Tomography"});
         if (seen[0]->frame_of_reference.text[0] != 0)
-            w.uid(T::RT_hasAcqContext, frame_of_reference, seen[0]->frame_of_reference.text);
+            w.uid(T::RT_hasAcqContext, frame_of_reference,
+                  seen[0]->frame_of_reference.text);
         for (int k = 0; k < seen_count; k++) {
             w.image(T::RT_contains, *seen[k]);
             check(doc.getCurrentRequestedProcedureEvidence().addItem(
-                r->identity->study_uid.text, seen[k]->series.text, seen[k]->sop_class.text,
-                seen[k]->sop_instance.text));
+                r->identity->study_uid.text, seen[k]->series.text,
+                seen[k]->sop_class.text, seen[k]->sop_instance.text));
         }
     }
 }
@@ -316,12 +329,14 @@ hp_code write_lesion(const hp_report *r, int n, Writer &w, hp_error *reterr)
     w.uid(T::RT_hasObsContext, tracking_uid,
           hp_result_uid(r->identity, "tracking", HP_SOP_COMPREHENSIVE_3D_SR, n).text);
     w.code(T::RT_contains, finding,
-           classified ? class_code(f->classes[f->class_index]) : DSRCodedEntryValue(lesion));
+           classified ? class_code(f->classes[f->class_index])
+                      : DSRCodedEntryValue(lesion));
     w.code(T::RT_hasConceptMod, finding_site, liver);
     write_algorithm(r, c, w);
     w.polyline(T::RT_contains, &image_region, xy, *key);
     {
-        auto num = w.number_below(area, hp_report__outline_area_mm2(xy, key), 1, unit_mm2);
+        auto num =
+            w.number_below(area, hp_report__outline_area_mm2(xy, key), 1, unit_mm2);
         w.polyline(T::RT_inferredFrom, nullptr, xy, *key);
     }
     w.number(long_axis, c->long_axis_mm > 0 ? c->long_axis_mm : NAN, 1, unit_mm);
@@ -389,8 +404,9 @@ void supersede(const hp_report *r, DSRDocument &doc)
     const hp_result_predecessor *p = r->predecessor;
 
     if (p != nullptr)
-        check(doc.getPredecessorDocuments().addItem(r->identity->study_uid.text, p->series.text,
-                                                    p->sop_class.text, p->sop_instance.text));
+        check(doc.getPredecessorDocuments().addItem(r->identity->study_uid.text,
+                                                    p->series.text, p->sop_class.text,
+                                                    p->sop_instance.text));
 }
 
 } // namespace

@@ -78,7 +78,8 @@ static json_t *peer_json(int port)
                      "127.0.0.1", "port", port, "calling_ae", "HEPAR", "timeout_s", 2);
 }
 
-static void check_sent(sender *s, int delivery, const char *code, int status, bool reached)
+static void check_sent(sender *s, int delivery, const char *code, int status,
+                       bool reached)
 {
     hp_auto(json_t) *a = hear(s);
 
@@ -107,9 +108,9 @@ static void test_sender__answers_for_each_object(void **state)
 
         snprintf(path, sizeof path, "%s/%s", w.dir, object[i].file);
         json_array_append_new(
-            items, json_pack("{si,ss,ss,ss}", "delivery", 41 + i, "path", path, "sop_class",
-                             hp_result_kind_sop_class(object[i].kind), "sop_instance",
-                             object[i].sop_instance.text));
+            items, json_pack("{si,ss,ss,ss}", "delivery", 41 + i, "path", path,
+                             "sop_class", hp_result_kind_sop_class(object[i].kind),
+                             "sop_instance", object[i].sop_instance.text));
     }
     fake_pacs_start(&pacs, &(fake_pacs_script){.status = {0x0000, 0xA700}});
     sender_start(&s);
@@ -135,7 +136,8 @@ static void test_sender__echo(void **state)
     (void)state;
     fake_pacs_start(&pacs, &(fake_pacs_script){0});
     sender_start(&s);
-    tell_take(&s, json_pack("{ss,ss,so}", "do", "echo", "id", "e1", "peer", peer_json(pacs.port)));
+    tell_take(&s, json_pack("{ss,ss,so}", "do", "echo", "id", "e1", "peer",
+                            peer_json(pacs.port)));
     a = hear(&s);
     assert_string_equal(hp_json_str(a, "event", ""), "echo");
     assert_string_equal(hp_json_str(a, "id", ""), "e1");

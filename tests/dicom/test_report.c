@@ -10,12 +10,15 @@
 #include "dicom/report.h"
 #include "tests/fixture/report_world.h"
 
-static const hp_result_identity identity = {
-    .installation_id = "node", .study_uid = {"1.2.3"}, .input_digest = "aa", .bundle_sha256 = "bb"};
+static const hp_result_identity identity = {.installation_id = "node",
+                                            .study_uid = {"1.2.3"},
+                                            .input_digest = "aa",
+                                            .bundle_sha256 = "bb"};
 
 static void test_report__uid_is_the_recipe(void **state)
 {
-    static const char parts[] = "node\n1.2.3\naa\nbb\nsr\n1.2.840.10008.5.1.4.1.1.88.34\n0\n";
+    static const char parts[] =
+        "node\n1.2.3\naa\nbb\nsr\n1.2.840.10008.5.1.4.1.1.88.34\n0\n";
     hp_uid uid = hp_result_uid(&identity, "sr", HP_SOP_COMPREHENSIVE_3D_SR, 0);
     hp_sha256 s;
     uint8_t digest[32];
@@ -89,11 +92,13 @@ static void check_objects(unsigned phases, hp_outcome outcome, const char *const
         assert_int_equal(hp_path_fmt(path, NULL, "%s/%s", w.dir, files[i]), HP_OK);
         assert_true(hp_path_exists(path));
         if (object[i].png[0] != 0) {
-            assert_int_equal(hp_path_fmt(path, NULL, "%s/%s", w.dir, object[i].png), HP_OK);
+            assert_int_equal(hp_path_fmt(path, NULL, "%s/%s", w.dir, object[i].png),
+                             HP_OK);
             assert_true(hp_path_exists(path));
         }
         for (int k = 0; k < i; k++)
-            assert_string_not_equal(object[i].sop_instance.text, object[k].sop_instance.text);
+            assert_string_not_equal(object[i].sop_instance.text,
+                                    object[k].sop_instance.text);
     }
     assert_int_equal(count, i);
     report_world_done(&w);

@@ -12,7 +12,8 @@
 
 enum { ALL = 15 };
 
-static void write_key(report_world *w, int index, const char *name, char path[HP_PATH_MAX])
+static void write_key(report_world *w, int index, const char *name,
+                      char path[HP_PATH_MAX])
 {
     hp_uid instance;
     hp_error e = HP_ERROR_INIT;
@@ -32,7 +33,8 @@ static void write_note(report_world *w, const char *name, char path[HP_PATH_MAX]
         fail_msg("%s", e.msg);
 }
 
-static void check_text(const char *path, unsigned group, unsigned element, const char *expected)
+static void check_text(const char *path, unsigned group, unsigned element,
+                       const char *expected)
 {
     char value[128] = "";
     int n = report_world_element(path, group, element, value, sizeof value - 1);
@@ -166,10 +168,12 @@ static void test_sc__refuses_a_candidate_that_is_not_there(void **state)
 
     (void)state;
     report_world_init(&w, ALL);
-    assert_int_equal(hp_sc_write_key_image(&w.report, 7, "/nowhere", NULL, &instance, NULL),
-                     HP_E_INVALID);
+    assert_int_equal(
+        hp_sc_write_key_image(&w.report, 7, "/nowhere", NULL, &instance, NULL),
+        HP_E_INVALID);
     assert_int_not_equal(
-        hp_sc_write_key_image(&w.report, 0, "/nowhere/key.dcm", NULL, &instance, NULL), HP_OK);
+        hp_sc_write_key_image(&w.report, 0, "/nowhere/key.dcm", NULL, &instance, NULL),
+        HP_OK);
     report_world_done(&w);
 }
 

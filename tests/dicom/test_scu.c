@@ -87,7 +87,8 @@ static void test_scu__sends_all_over_one_association(void **state)
     }
     assert_int_equal(x->told_reached, 3);
     assert_int_equal(x->pacs.seen->associations, 1);
-    assert_int_equal(x->pacs.seen->contexts, 2); /* the classes of the objects, no others */
+    assert_int_equal(x->pacs.seen->contexts,
+                     2); /* the classes of the objects, no others */
     assert_int_equal(x->pacs.seen->stores, 3);
     fake_pacs_stop(&x->pacs);
 }
@@ -122,11 +123,11 @@ static void test_scu__status_decides(void **state)
         uint16_t status;
         hp_code code;
     } cases[] = {
-        {0x0000, HP_OK},        {0xB000, HP_OK},        {0xB006, HP_OK},
-        {0xB007, HP_OK},        {0x0107, HP_OK},        {0x0116, HP_OK},
-        {0x0111, HP_OK},        {0xA700, HP_E_REJECTED}, {0xA701, HP_E_REJECTED},
-        {0x0110, HP_E_REJECTED}, {0x0122, HP_E_REFUSED}, {0x0124, HP_E_REFUSED},
-        {0xA900, HP_E_REFUSED}, {0xC000, HP_E_REFUSED}, {0xC123, HP_E_REFUSED},
+        {0x0000, HP_OK},         {0xB000, HP_OK},         {0xB006, HP_OK},
+        {0xB007, HP_OK},         {0x0107, HP_OK},         {0x0116, HP_OK},
+        {0x0111, HP_OK},         {0xA700, HP_E_REJECTED}, {0xA701, HP_E_REJECTED},
+        {0x0110, HP_E_REJECTED}, {0x0122, HP_E_REFUSED},  {0x0124, HP_E_REFUSED},
+        {0xA900, HP_E_REFUSED},  {0xC000, HP_E_REFUSED},  {0xC123, HP_E_REFUSED},
         {0xFE00, HP_E_REJECTED},
     };
 
@@ -156,7 +157,8 @@ static void test_scu__a_class_not_taken_fails_nobody_else(void **state)
 {
     fixture *x = *state;
 
-    start(x, &(fake_pacs_script){.refuse_class = HP_SOP_COMPREHENSIVE_3D_SR, .refuse_reason = 3});
+    start(x, &(fake_pacs_script){.refuse_class = HP_SOP_COMPREHENSIVE_3D_SR,
+                                 .refuse_reason = 3});
     assert_int_equal(send_all(x), HP_OK);
     assert_int_equal(x->item[0].code, HP_E_REFUSED);
     assert_int_equal(x->item[0].status, HP_SCU_NO_STATUS);
@@ -165,7 +167,8 @@ static void test_scu__a_class_not_taken_fails_nobody_else(void **state)
     assert_int_equal(x->item[2].code, HP_OK);
     fake_pacs_stop(&x->pacs);
     /* Refused without a reason: perhaps tomorrow. */
-    start(x, &(fake_pacs_script){.refuse_class = HP_SOP_COMPREHENSIVE_3D_SR, .refuse_reason = 1});
+    start(x, &(fake_pacs_script){.refuse_class = HP_SOP_COMPREHENSIVE_3D_SR,
+                                 .refuse_reason = 1});
     assert_int_equal(send_all(x), HP_OK);
     assert_int_equal(x->item[0].code, HP_E_REJECTED);
     fake_pacs_stop(&x->pacs);
@@ -175,7 +178,8 @@ static void test_scu__nothing_accepted_at_all(void **state)
 {
     fixture *x = *state;
 
-    start(x, &(fake_pacs_script){.refuse_class = HP_SOP_SECONDARY_CAPTURE, .refuse_reason = 3});
+    start(x, &(fake_pacs_script){.refuse_class = HP_SOP_SECONDARY_CAPTURE,
+                                 .refuse_reason = 3});
     hp_scu_send(&x->peer, &x->item[1], 2, NULL, NULL, NULL);
     assert_int_equal(x->item[1].code, HP_E_REFUSED);
     assert_int_equal(x->item[2].code, HP_E_REFUSED);

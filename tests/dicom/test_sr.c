@@ -63,13 +63,15 @@ static void test_sr__carries_the_finding(void **state)
     at = after(at, "(126010,DCM,\"Imaging Measurements\")");
     at = after(at, "(125007,DCM,\"Measurement Group\")");
     at = after(at, "(112039,DCM,\"Tracking Identifier\")=\"Lesion 1\"");
-    at = after(at, "(121071,DCM,\"Finding\")=(25370001,SCT,\"Hepatocellular carcinoma\")");
+    at =
+        after(at, "(121071,DCM,\"Finding\")=(25370001,SCT,\"Hepatocellular carcinoma\")");
     at = after(at, "phases used: NC A V D");
     at = after(at, "arterial: lesion 118 HU, liver 74 HU");
     at = after(at, "ensemble votes: HCC 4 ICC 1 benign 0 metastasis 0");
     at = after(at, "research use only");
     /* Box of the fixture: columns 81..111, rows 91..117. */
-    at = after(at, "(111030,DCM,\"Image Region\")=(POLYLINE,81/91,111/91,111/117,81/117,81/91)");
+    at = after(
+        at, "(111030,DCM,\"Image Region\")=(POLYLINE,81/91,111/91,111/117,81/117,81/91)");
     at = after(at, "NUM:(42798000,SCT,\"Area\")=\"1528.8\"");
     at = after(at, "inferred from SCOORD");
     at = after(at, "(103339001,SCT,\"Long Axis\")=\"41.6\"");
@@ -156,7 +158,8 @@ static void test_sr__frames_of_enhanced_ct_are_named(void **state)
 
 static void test_sr__a_revision_names_the_one_it_supersedes(void **state)
 {
-    static const hp_result_predecessor before = {{"1.2.3.4"}, {HP_SOP_COMPREHENSIVE_3D_SR}, {"1.2.3.5"}};
+    static const hp_result_predecessor before = {
+        {"1.2.3.4"}, {HP_SOP_COMPREHENSIVE_3D_SR}, {"1.2.3.5"}};
     report_world w;
     char path[HP_PATH_MAX], value[512], description[65] = "";
 
@@ -175,7 +178,8 @@ static void test_sr__a_revision_names_the_one_it_supersedes(void **state)
 
 /* -- what is taken over from the source -- */
 
-static void check_same(const char *source, const char *path, unsigned group, unsigned element)
+static void check_same(const char *source, const char *path, unsigned group,
+                       unsigned element)
 {
     char here[256] = "", there[256] = "";
     int n = report_world_element(source, group, element, there, sizeof there);
@@ -189,10 +193,10 @@ static void check_same(const char *source, const char *path, unsigned group, uns
 static void test_sr__patient_and_study_come_over_byte_for_byte(void **state)
 {
     static const unsigned tags[][2] = {
-        {8, 5},          {8, 0x20},       {8, 0x30},       {8, 0x50},       {8, 0x1030},
-        {0x10, 0x10},    {0x10, 0x20},    {0x10, 0x21},    {0x10, 0x30},    {0x10, 0x40},
-        {0x10, 0x1010},  {0x12, 0x20},    {0x12, 0x40},    {0x12, 0x62},    {0x12, 0x63},
-        {0x20, 0x0d},    {0x20, 0x10},
+        {8, 5},         {8, 0x20},    {8, 0x30},    {8, 0x50},    {8, 0x1030},
+        {0x10, 0x10},   {0x10, 0x20}, {0x10, 0x21}, {0x10, 0x30}, {0x10, 0x40},
+        {0x10, 0x1010}, {0x12, 0x20}, {0x12, 0x40}, {0x12, 0x62}, {0x12, 0x63},
+        {0x20, 0x0d},   {0x20, 0x10},
     };
     report_world w;
     char path[HP_PATH_MAX], value[64] = "";
@@ -227,8 +231,8 @@ static void test_sr__series_and_equipment_are_ours(void **state)
 
 static void test_sr__names_of_every_character_set_come_over(void **state)
 {
-    static const char *const names[] = {"chrFren", "chrGerm", "chrH31_japanese", "chrI2_korean",
-                                        "chrX1_utf8"};
+    static const char *const names[] = {"chrFren", "chrGerm", "chrH31_japanese",
+                                        "chrI2_korean", "chrX1_utf8"};
     report_world w;
     char path[HP_PATH_MAX], name[64], value[256];
     int seen = 0;
@@ -374,7 +378,8 @@ static void test_sr__template_is_valid(void **state)
     if (strstr(text, "Error") != NULL)
         fail_msg("%s", text);
     for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
-        if (strstr(line, "Warning") != NULL && strstr(line, "(121106,DCM,\"Comment\")") == NULL)
+        if (strstr(line, "Warning") != NULL &&
+            strstr(line, "(121106,DCM,\"Comment\")") == NULL)
             fail_msg("%s", line);
     report_world_done(&w);
 }

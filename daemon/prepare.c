@@ -28,7 +28,8 @@ static const char USAGE[] =
     "       hepar-prepare --phantom A..B --what liver,detect,slices,seg --out DIR\n"
     "       hepar-prepare --phantom A..B --evaluate|--candidates|--truth-boxes-only\n"
     "                     --bundle DIR --out DIR  [--sparse]\n"
-    "       options: --cohort train|test108|test400  --motion-mm X  --overlap X  --threads N\n";
+    "       options: --cohort train|test108|test400  --motion-mm X  --overlap X  "
+    "--threads N\n";
 
 static bool parse_range(const char *text, hp_prepare *o)
 {
@@ -60,7 +61,8 @@ static bool parse_what(const char *text, hp_prepare *o)
     char copy[64], *save = NULL;
 
     snprintf(copy, sizeof copy, "%s", text);
-    for (char *w = strtok_r(copy, ",", &save); w != NULL; w = strtok_r(NULL, ",", &save)) {
+    for (char *w = strtok_r(copy, ",", &save); w != NULL;
+         w = strtok_r(NULL, ",", &save)) {
         size_t i = 0;
 
         while (i < 4 && strcmp(NAMES[i].name, w) != 0)
@@ -78,7 +80,8 @@ static bool parse_series(const char *text, hp_prepare *o)
     char copy[128], *save = NULL;
 
     snprintf(copy, sizeof copy, "%s", text);
-    for (char *w = strtok_r(copy, ",", &save); w != NULL; w = strtok_r(NULL, ",", &save)) {
+    for (char *w = strtok_r(copy, ",", &save); w != NULL;
+         w = strtok_r(NULL, ",", &save)) {
         char *equals = strchr(w, '=');
         hp_phase phase;
         int64_t n;
@@ -87,7 +90,8 @@ static bool parse_series(const char *text, hp_prepare *o)
             return false;
         *equals = '\0';
         phase = hp_phase_parse(w);
-        if (phase == HP_PHASE_NONE || !hp_parse_i64(equals + 1, &n) || n < 0 || n > 1 << 30)
+        if (phase == HP_PHASE_NONE || !hp_parse_i64(equals + 1, &n) || n < 0 ||
+            n > 1 << 30)
             return false;
         o->series[phase] = (int)n;
     }
@@ -108,16 +112,36 @@ static bool parse_cohort(const char *text, hp_prepare *o)
 
 static bool parse_args(int argc, char **argv, hp_prepare *o)
 {
-    enum { BUNDLE = 1, IN, OUT, PHANTOM, WHAT, COHORT, MOTION, OVERLAP, THREADS,
-           EVALUATE, CANDIDATES, TRUTH_BOXES, SPARSE, SERIES };
+    enum {
+        BUNDLE = 1,
+        IN,
+        OUT,
+        PHANTOM,
+        WHAT,
+        COHORT,
+        MOTION,
+        OVERLAP,
+        THREADS,
+        EVALUATE,
+        CANDIDATES,
+        TRUTH_BOXES,
+        SPARSE,
+        SERIES
+    };
     static const struct option LONG[] = {
-        {"bundle", 1, NULL, BUNDLE},   {"in", 1, NULL, IN},
-        {"out", 1, NULL, OUT},         {"phantom", 1, NULL, PHANTOM},
-        {"what", 1, NULL, WHAT},       {"cohort", 1, NULL, COHORT},
-        {"motion-mm", 1, NULL, MOTION}, {"overlap", 1, NULL, OVERLAP},
-        {"threads", 1, NULL, THREADS}, {"evaluate", 0, NULL, EVALUATE},
+        {"bundle", 1, NULL, BUNDLE},
+        {"in", 1, NULL, IN},
+        {"out", 1, NULL, OUT},
+        {"phantom", 1, NULL, PHANTOM},
+        {"what", 1, NULL, WHAT},
+        {"cohort", 1, NULL, COHORT},
+        {"motion-mm", 1, NULL, MOTION},
+        {"overlap", 1, NULL, OVERLAP},
+        {"threads", 1, NULL, THREADS},
+        {"evaluate", 0, NULL, EVALUATE},
         {"candidates", 0, NULL, CANDIDATES},
-        {"truth-boxes-only", 0, NULL, TRUTH_BOXES}, {"sparse", 0, NULL, SPARSE},
+        {"truth-boxes-only", 0, NULL, TRUTH_BOXES},
+        {"sparse", 0, NULL, SPARSE},
         {"series", 1, NULL, SERIES},
         {NULL, 0, NULL, 0},
     };
@@ -126,25 +150,52 @@ static bool parse_args(int argc, char **argv, hp_prepare *o)
 
     for (int c; ok && (c = getopt_long(argc, argv, "", LONG, NULL)) != -1;) {
         switch (c) {
-        case BUNDLE: o->bundle = optarg; break;
-        case IN: o->in = optarg; break;
-        case OUT: o->out = optarg; break;
-        case PHANTOM: ok = parse_range(optarg, o); break;
-        case WHAT: ok = parse_what(optarg, o); break;
-        case COHORT: ok = parse_cohort(optarg, o); break;
-        case MOTION: ok = hp_parse_double(optarg, &o->motion_mm); break;
-        case OVERLAP: ok = hp_parse_double(optarg, &o->overlap); break;
+        case BUNDLE:
+            o->bundle = optarg;
+            break;
+        case IN:
+            o->in = optarg;
+            break;
+        case OUT:
+            o->out = optarg;
+            break;
+        case PHANTOM:
+            ok = parse_range(optarg, o);
+            break;
+        case WHAT:
+            ok = parse_what(optarg, o);
+            break;
+        case COHORT:
+            ok = parse_cohort(optarg, o);
+            break;
+        case MOTION:
+            ok = hp_parse_double(optarg, &o->motion_mm);
+            break;
+        case OVERLAP:
+            ok = hp_parse_double(optarg, &o->overlap);
+            break;
         case THREADS:
             ok = hp_parse_i64(optarg, &n) && n >= 1 && n <= 256;
             if (ok)
                 o->threads = (int)n;
             break;
-        case SERIES: ok = parse_series(optarg, o); break;
-        case SPARSE: o->sparse = true; break;
-        case EVALUATE: o->evaluate = true; break;
-        case CANDIDATES: o->candidates = true; break;
-        case TRUTH_BOXES: o->truth_boxes_only = true; break;
-        default: ok = false;
+        case SERIES:
+            ok = parse_series(optarg, o);
+            break;
+        case SPARSE:
+            o->sparse = true;
+            break;
+        case EVALUATE:
+            o->evaluate = true;
+            break;
+        case CANDIDATES:
+            o->candidates = true;
+            break;
+        case TRUTH_BOXES:
+            o->truth_boxes_only = true;
+            break;
+        default:
+            ok = false;
         }
     }
     return ok && optind == argc && o->out != NULL;
@@ -206,7 +257,8 @@ static hp_code open_pipeline(hp_prepare *o, hp_error *err)
 
 int main(int argc, char **argv)
 {
-    hp_prepare o = {.series = {-1, -1, -1, -1}, .motion_mm = 2, .overlap = 1, .threads = 1};
+    hp_prepare o = {
+        .series = {-1, -1, -1, -1}, .motion_mm = 2, .overlap = 1, .threads = 1};
     hp_error err = HP_ERROR_INIT;
     bool runs, phantoms;
     int rc;

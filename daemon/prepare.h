@@ -10,14 +10,13 @@
 #include "inference/pipeline.h"
 #include "tests/phantom/phantom.h"
 
-typedef enum hp_cohort { HP_COHORT_TRAIN, HP_COHORT_TEST108, HP_COHORT_TEST400 } hp_cohort;
+typedef enum hp_cohort {
+    HP_COHORT_TRAIN,
+    HP_COHORT_TEST108,
+    HP_COHORT_TEST400
+} hp_cohort;
 
-enum {
-    HP_WHAT_LIVER = 1,
-    HP_WHAT_DETECT = 2,
-    HP_WHAT_SLICES = 4,
-    HP_WHAT_SEG = 8
-};
+enum { HP_WHAT_LIVER = 1, HP_WHAT_DETECT = 2, HP_WHAT_SLICES = 4, HP_WHAT_SEG = 8 };
 
 typedef struct hp_prepare {
     const char *out, *bundle, *in;
@@ -28,7 +27,7 @@ typedef struct hp_prepare {
     bool evaluate, candidates, truth_boxes_only;
     int series[HP_PHASES]; /* SeriesNumber that is this phase, -1: by the headers */
     int threads;
-    bool sparse; /* evaluate: full resolution around the liver only */
+    bool sparse;           /* evaluate: full resolution around the liver only */
     hp_pipeline *pipeline; /* open when a bundle is given */
 } hp_prepare;
 
@@ -48,10 +47,7 @@ hp_code hp_prepare_candidates(const hp_prepare *o, uint64_t seed, hp_error *rete
 /* Every stage's tensors of a DICOM study, below OUT. */
 hp_code hp_prepare_study(const hp_prepare *o, hp_error *reterr);
 
-enum {
-    HP_PREPARE_CROP_VOXELS = 48 * 176 * 256,
-    HP_PREPARE_PATCH_SIDE = 320
-};
+enum { HP_PREPARE_CROP_VOXELS = 48 * 176 * 256, HP_PREPARE_PATCH_SIDE = 320 };
 #define HP_PREPARE_PATCH_MM 0.7
 
 /* Draws for sampling decisions: the same for the same seed and salt. */
@@ -59,17 +55,17 @@ typedef struct hp_draw {
     uint64_t state;
 } hp_draw;
 hp_draw hp_draw_init(uint64_t seed, uint64_t salt);
-double hp_draw_unit(hp_draw *d);                       /* [0, 1) */
+double hp_draw_unit(hp_draw *d); /* [0, 1) */
 double hp_draw_range(hp_draw *d, double lo, double hi);
 
 /* A rendering of `phase` with scanner padding outside that phase's field of view
  * and outside the venous one, as resampling to the venous grid leaves it. */
-hp_code hp_prepare_render(const hp_phantom *p, int phase, const hp_geom *grid, int16_t *hu,
-                          hp_error *reterr);
+hp_code hp_prepare_render(const hp_phantom *p, int phase, const hp_geom *grid,
+                          int16_t *hu, hp_error *reterr);
 /* Planes of the venous native grid (or whole-voxel part of it); a phase with
  * thicker slices is rendered on its own and interpolated, as in the pipeline. */
-hp_code hp_prepare_planes(const hp_phantom *p, int phase, const hp_geom *part, int16_t *hu,
-                          hp_error *reterr);
+hp_code hp_prepare_planes(const hp_phantom *p, int phase, const hp_geom *part,
+                          int16_t *hu, hp_error *reterr);
 /* Lesion box (V frame) in edge mm from the corner of the venous grid, z, y, x. */
 hp_box hp_prepare_box(const hp_phantom_lesion *l, const hp_geom *v);
 hp_voxel_box hp_prepare_liver_box(const hp_phantom *p, const hp_geom *v);

@@ -45,12 +45,12 @@ static json_t *truth_json(const hp_phantom *p)
         json_array_append_new(
             lesions,
             json_pack("{s:i,s:s,s:i,s:b,s:b,s:b,s:f,s:o}", "kind", l->kind, "kind_name",
-                      hp_phantom_kind_name(l->kind), "class", l->cls, "primary", l->primary,
-                      "focal", l->focal, "largest", i == t->largest_primary, "diameter_mm",
-                      l->diameter_mm, "box_mm", box_json(&b)));
+                      hp_phantom_kind_name(l->kind), "class", l->cls, "primary",
+                      l->primary, "focal", l->focal, "largest", i == t->largest_primary,
+                      "diameter_mm", l->diameter_mm, "box_mm", box_json(&b)));
     }
-    return json_pack("{s:i,s:b,s:f,s:o}", "class", t->cls, "cirrhosis", t->cirrhosis, "liver_ml",
-                     t->liver_ml, "lesions", lesions);
+    return json_pack("{s:i,s:b,s:f,s:o}", "class", t->cls, "cirrhosis", t->cirrhosis,
+                     "liver_ml", t->liver_ml, "lesions", lesions);
 }
 
 static json_t *peaks_json(const hp_pipeline_detail *d)
@@ -72,16 +72,16 @@ static json_t *peaks_json(const hp_pipeline_detail *d)
 }
 
 /* path = OUT/part/<seed>.ext; *ret_done when the file is there. */
-static hp_code out_path(const hp_prepare *o, const char *part, uint64_t seed, const char *ext,
-                        char *path, bool *ret_done, hp_error *reterr)
+static hp_code out_path(const hp_prepare *o, const char *part, uint64_t seed,
+                        const char *ext, char *path, bool *ret_done, hp_error *reterr)
 {
     hp_code r = hp_path_fmt(path, reterr, "%s/%s", o->out, part);
 
     if (r == HP_OK)
         r = hp_path_mkdirs(path, 0755, reterr);
     if (r == HP_OK)
-        r = hp_path_fmt(path, reterr, "%s/%s/%07llu.%s", o->out, part, (unsigned long long)seed,
-                        ext);
+        r = hp_path_fmt(path, reterr, "%s/%s/%07llu.%s", o->out, part,
+                        (unsigned long long)seed, ext);
     *ret_done = r == HP_OK && hp_path_exists(path);
     return r;
 }
@@ -94,8 +94,10 @@ static hp_code truth_box_json(const hp_prepare *o, const hp_phantom *p, json_t *
     const hp_phantom_truth *t = hp_phantom_get_truth(p);
     hp_geom v = hp_phantom_grid(p, HP_PHASE_V);
     hp_box b = hp_prepare_box(&t->lesion[t->largest_primary], &v);
-    double mm = hp_pipeline_patch_mm(o->pipeline), centre[2], rect[4], area = 0, p_primary = 0;
-    int side = hp_pipeline_patch_side(o->pipeline, b.hi[1] - b.lo[1], b.hi[2] - b.lo[2]), z = 0;
+    double mm = hp_pipeline_patch_mm(o->pipeline), centre[2], rect[4], area = 0,
+           p_primary = 0;
+    int side = hp_pipeline_patch_side(o->pipeline, b.hi[1] - b.lo[1], b.hi[2] - b.lo[2]),
+        z = 0;
     int16_t *patch = malloc(HP_PHASES * (size_t)side * side * sizeof *patch);
     hp_pipeline_detail *d = calloc(1, sizeof *d);
     int votes[HP_MAX_CLASSES];
@@ -117,8 +119,9 @@ static hp_code truth_box_json(const hp_prepare *o, const hp_phantom *p, json_t *
         int k = hp_pipeline_vote((const double(*)[HP_MAX_CLASSES])d->fold, d->folds,
                                  HP_PH_CLASSES, votes, mean);
 
-        *ret = json_pack("{s:i,s:f,s:o,s:f,s:i}", "key_slice", z, "area_mm2", area, "folds",
-                         folds_json(d, HP_PH_CLASSES), "p_primary", p_primary, "class", k);
+        *ret =
+            json_pack("{s:i,s:f,s:o,s:f,s:i}", "key_slice", z, "area_mm2", area, "folds",
+                      folds_json(d, HP_PH_CLASSES), "p_primary", p_primary, "class", k);
     }
     free(patch);
     free(d);
@@ -167,8 +170,9 @@ static hp_voxel_box surroundings(const hp_phantom *p, const hp_geom *g, double m
 
 static hp_geom part_of(const hp_geom *g, const hp_voxel_box *b)
 {
-    return hp_geom_crop(g, b->lo, (int[3]){b->hi[0] - b->lo[0], b->hi[1] - b->lo[1],
-                                           b->hi[2] - b->lo[2]});
+    return hp_geom_crop(
+        g, b->lo,
+        (int[3]){b->hi[0] - b->lo[0], b->hi[1] - b->lo[1], b->hi[2] - b->lo[2]});
 }
 
 /* label covers the voxels `b` of the mask's grid; there is no liver elsewhere. */
@@ -216,11 +220,12 @@ static hp_code liver_dice(const hp_prepare *o, const hp_phantom *p,
 }
 
 /* The whole field of view at a quarter of the in-plane resolution, spread out. */
-static hp_code render_coarse(const hp_phantom *p, int phase, hp_volume *vol, hp_error *reterr)
+static hp_code render_coarse(const hp_phantom *p, int phase, hp_volume *vol,
+                             hp_error *reterr)
 {
     const hp_geom *g = &vol->geom;
-    hp_geom coarse = hp_geom_resample(
-        g, (int[3]){g->n[0], (g->n[1] + 3) / 4, (g->n[2] + 3) / 4});
+    hp_geom coarse =
+        hp_geom_resample(g, (int[3]){g->n[0], (g->n[1] + 3) / 4, (g->n[2] + 3) / 4});
     hp_auto(hp_volume) *small = NULL;
     hp_code r = hp_volume_new(&coarse, &small, reterr);
 
@@ -242,8 +247,10 @@ static hp_code render_surroundings(const hp_phantom *p, int phase, hp_volume *vo
         r = hp_phantom_render(p, phase, &part, fine->hu, reterr);
     for (int z = 0; z < part.n[0] && r == HP_OK; z++)
         for (int y = 0; y < part.n[1]; y++)
-            memcpy(vol->hu + ((size_t)(z + b.lo[0]) * vol->geom.n[1] + y + b.lo[1]) *
-                                 vol->geom.n[2] + b.lo[2],
+            memcpy(vol->hu +
+                       ((size_t)(z + b.lo[0]) * vol->geom.n[1] + y + b.lo[1]) *
+                           vol->geom.n[2] +
+                       b.lo[2],
                    fine->hu + ((size_t)z * part.n[1] + y) * row, row * sizeof *fine->hu);
     return r;
 }
@@ -269,7 +276,8 @@ static hp_code render_native(const hp_phantom *p, bool sparse, hp_volume *ret[HP
     return r;
 }
 
-static hp_code evaluate(const hp_prepare *o, const hp_phantom *p, json_t *out, hp_error *reterr)
+static hp_code evaluate(const hp_prepare *o, const hp_phantom *p, json_t *out,
+                        hp_error *reterr)
 {
     hp_volume *native[HP_PHASES] = {NULL}, *registered[HP_PHASES] = {NULL}, *liver = NULL;
     hp_findings *f = malloc(sizeof *f);
@@ -280,8 +288,8 @@ static hp_code evaluate(const hp_prepare *o, const hp_phantom *p, json_t *out, h
 
     if (r == HP_OK) {
         hp_findings_init(f);
-        r = hp_pipeline_run(o->pipeline, (const hp_volume *const *)native, f, registered, &liver,
-                            reterr);
+        r = hp_pipeline_run(o->pipeline, (const hp_volume *const *)native, f, registered,
+                            &liver, reterr);
     }
     if (r == HP_OK) {
         const hp_pipeline_detail *detail = hp_pipeline_get_detail(o->pipeline);
@@ -292,7 +300,8 @@ static hp_code evaluate(const hp_prepare *o, const hp_phantom *p, json_t *out, h
         r = liver_dice(o, p, registered, d, reterr);
     }
     if (r == HP_OK) {
-        json_object_set_new(out, "liver_dice", json_pack("[f,f,f,f]", d[0], d[1], d[2], d[3]));
+        json_object_set_new(out, "liver_dice",
+                            json_pack("[f,f,f,f]", d[0], d[1], d[2], d[3]));
         r = truth_box_json(o, p, &box, reterr);
     }
     if (r == HP_OK)
@@ -414,8 +423,8 @@ static hp_code add_candidate(const hp_phantom *p, const hp_candidate *c, rows *w
                             reterr);
 }
 
-static hp_code find_candidates(const hp_prepare *o, const hp_phantom *p, uint64_t seed, rows *w,
-                               hp_error *reterr)
+static hp_code find_candidates(const hp_prepare *o, const hp_phantom *p, uint64_t seed,
+                               rows *w, hp_error *reterr)
 {
     hp_geom v = hp_phantom_grid(p, HP_PHASE_V), g;
     int16_t *hu = malloc(HP_PHASES * (size_t)HP_PREPARE_CROP_VOXELS * sizeof *hu);

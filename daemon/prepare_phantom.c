@@ -23,9 +23,16 @@
 #include "kernels/warp.h"
 
 enum {
-    DETECT_Z = 48, DETECT_Y = 176, DETECT_X = 256,
-    PATCH_SIDE = HP_PREPARE_PATCH_SIDE, MAX_PATCHES = 16, RANDOM_PATCHES = 3, PRIMARY_SLICES = 5,
-    SEG_SIDE = 320, SEG_SLICES = 9, SEG_STACKS = 6
+    DETECT_Z = 48,
+    DETECT_Y = 176,
+    DETECT_X = 256,
+    PATCH_SIDE = HP_PREPARE_PATCH_SIDE,
+    MAX_PATCHES = 16,
+    RANDOM_PATCHES = 3,
+    PRIMARY_SLICES = 5,
+    SEG_SIDE = 320,
+    SEG_SLICES = 9,
+    SEG_STACKS = 6
 };
 static const int LIVER_N[3] = {64, 128, 160};
 static const double LIVER_MM[3] = {4, 3, 3}, CROP_MARGIN_MM[3] = {5, 10, 10};
@@ -153,16 +160,16 @@ static hp_code clip(const hp_phantom *p, int phase, const hp_geom *grid, int16_t
     return HP_OK;
 }
 
-hp_code hp_prepare_render(const hp_phantom *p, int phase, const hp_geom *grid, int16_t *hu,
-                          hp_error *reterr)
+hp_code hp_prepare_render(const hp_phantom *p, int phase, const hp_geom *grid,
+                          int16_t *hu, hp_error *reterr)
 {
     hp_code r = hp_phantom_render(p, phase, grid, hu, reterr);
 
     return r == HP_OK ? clip(p, phase, grid, hu, reterr) : r;
 }
 
-hp_code hp_prepare_planes(const hp_phantom *p, int phase, const hp_geom *part, int16_t *hu,
-                          hp_error *reterr)
+hp_code hp_prepare_planes(const hp_phantom *p, int phase, const hp_geom *part,
+                          int16_t *hu, hp_error *reterr)
 {
     hp_geom own = hp_phantom_grid(p, phase), thick = *part;
     hp_auto(hp_volume) *src = NULL;
@@ -172,7 +179,8 @@ hp_code hp_prepare_planes(const hp_phantom *p, int phase, const hp_geom *part, i
 
     if (own.spacing_mm[0] < 1.05 * part->spacing_mm[0])
         return hp_prepare_render(p, phase, part, hu, reterr);
-    lo = (part->origin_mm[2] - part->spacing_mm[0] / 2 - own.origin_mm[2]) / own.spacing_mm[0];
+    lo = (part->origin_mm[2] - part->spacing_mm[0] / 2 - own.origin_mm[2]) /
+         own.spacing_mm[0];
     hi = lo + part->n[0] * part->spacing_mm[0] / own.spacing_mm[0];
     first = (int)fmax(floor(lo) - 1, 0);
     last = (int)fmin(ceil(hi) + 2, own.n[0]);
@@ -242,12 +250,13 @@ hp_code hp_prepare_patch(const hp_phantom *p, int z, const double centre_mm[2], 
     hp_code r = HP_OK;
 
     for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++)
-        r = windows(p, phase, z, 1, lo_mm, n, spacing_mm, ret + (size_t)phase * side * side,
-                    reterr);
+        r = windows(p, phase, z, 1, lo_mm, n, spacing_mm,
+                    ret + (size_t)phase * side * side, reterr);
     return r;
 }
 
-hp_code hp_prepare_area(const hp_phantom *p, int i, int z, double *ret_mm2, hp_error *reterr)
+hp_code hp_prepare_area(const hp_phantom *p, int i, int z, double *ret_mm2,
+                        hp_error *reterr)
 {
     hp_geom v = hp_phantom_grid(p, HP_PHASE_V), part;
     hp_box b = hp_prepare_box(&hp_phantom_get_truth(p)->lesion[i], &v);
@@ -308,7 +317,8 @@ hp_code hp_prepare_best_plane(const hp_phantom *p, int i, int *ret_z, double *re
 
 /* --- liver ------------------------------------------------------------- */
 
-static hp_code body_of(const hp_phantom *p, const hp_geom *v, hp_box *ret, hp_error *reterr)
+static hp_code body_of(const hp_phantom *p, const hp_geom *v, hp_box *ret,
+                       hp_error *reterr)
 {
     hp_geom coarse = hp_crop_body_grid(v);
     hp_auto(hp_volume) *hu = NULL;
@@ -375,8 +385,9 @@ typedef struct lesion_rows {
         largest[HP_PH_MAX_LESIONS];
 } lesion_rows;
 
-static void fill_rows(const hp_phantom_truth *t, const hp_geom *v, const hp_geom *crop_grid,
-                      const hp_voxel_box *crop, lesion_rows *rows)
+static void fill_rows(const hp_phantom_truth *t, const hp_geom *v,
+                      const hp_geom *crop_grid, const hp_voxel_box *crop,
+                      lesion_rows *rows)
 {
     for (int i = 0; i < t->n_lesions; i++) {
         hp_box b = hp_prepare_box(&t->lesion[i], v);
@@ -385,7 +396,8 @@ static void fill_rows(const hp_phantom_truth *t, const hp_geom *v, const hp_geom
             double corner_mm = crop->lo[a] * v->spacing_mm[a];
 
             rows->box[i][a] = (float)((b.lo[a] - corner_mm) / crop_grid->spacing_mm[a]);
-            rows->box[i][3 + a] = (float)((b.hi[a] - corner_mm) / crop_grid->spacing_mm[a]);
+            rows->box[i][3 + a] =
+                (float)((b.hi[a] - corner_mm) / crop_grid->spacing_mm[a]);
         }
         rows->diameter[i] = (float)t->lesion[i].diameter_mm;
         rows->kind[i] = t->lesion[i].kind;
@@ -427,7 +439,8 @@ hp_code hp_prepare_crop(const hp_phantom *p, uint64_t seed, hp_voxel_box *ret_cr
     g = hp_geom_crop(&v, crop.lo, size);
     g = hp_geom_resample(&g, N);
     for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++)
-        r = hp_prepare_render(p, phase, &g, hu + (size_t)phase * hp_geom_voxels(&g), reterr);
+        r = hp_prepare_render(p, phase, &g, hu + (size_t)phase * hp_geom_voxels(&g),
+                              reterr);
     *ret_crop = crop;
     *ret_grid = g;
     return r;
@@ -489,7 +502,8 @@ static hp_code add_patch(const hp_phantom *p, patch_rows *rows, const hp_box *b,
 
     for (int a = 0; a < 2; a++) {
         centre[a] = (b->lo[a + 1] + b->hi[a + 1]) / 2;
-        rows->rect[m][a] = (float)(PATCH_SIDE / 2.0 + (b->lo[a + 1] - centre[a]) / PATCH_MM);
+        rows->rect[m][a] =
+            (float)(PATCH_SIDE / 2.0 + (b->lo[a + 1] - centre[a]) / PATCH_MM);
         rows->rect[m][2 + a] =
             (float)(PATCH_SIDE / 2.0 + (b->hi[a + 1] - centre[a]) / PATCH_MM);
     }
@@ -681,13 +695,15 @@ static const int16_t *plane_at(int z, void *payload)
 }
 
 /* One stack around plane z, and the focal lesions in its middle slice. */
-static hp_code make_stack(const hp_phantom *p, int phase, int z, const double centre_mm[2],
-                          int16_t *hu, uint8_t *mask, hp_error *reterr)
+static hp_code make_stack(const hp_phantom *p, int phase, int z,
+                          const double centre_mm[2], int16_t *hu, uint8_t *mask,
+                          hp_error *reterr)
 {
     const hp_phantom_truth *t = hp_phantom_get_truth(p);
     hp_geom v = hp_phantom_grid(p, HP_PHASE_V), g;
     int reach = (int)ceil((SEG_SLICES / 2.0) * SEG_INTERVAL_MM / v.spacing_mm[0]) + 2;
-    int z0 = z - reach < 0 ? 0 : z - reach, z1 = z + reach + 1 > v.n[0] ? v.n[0] : z + reach + 1;
+    int z0 = z - reach < 0 ? 0 : z - reach,
+        z1 = z + reach + 1 > v.n[0] ? v.n[0] : z + reach + 1;
     int n[2] = {SEG_SIDE, SEG_SIDE};
     double lo_mm[2], origin[3];
     plane_set planes = {.z0 = z0, .size = (size_t)SEG_SIDE * SEG_SIDE};
@@ -701,12 +717,13 @@ static hp_code make_stack(const hp_phantom *p, int phase, int z, const double ce
     planes.hu = src;
     r = windows(p, phase, z0, z1 - z0, lo_mm, n, SEG_MM, src, reterr);
     if (r == HP_OK)
-        r = hp_crop_stack(z, v.n[0], v.spacing_mm[0], SEG_SLICES, SEG_INTERVAL_MM, n, plane_at,
-                          &planes, hu, reterr);
+        r = hp_crop_stack(z, v.n[0], v.spacing_mm[0], SEG_SLICES, SEG_INTERVAL_MM, n,
+                          plane_at, &planes, hu, reterr);
     free(src);
     origin[2] = v.origin_mm[2] + z * v.spacing_mm[0];
     for (int a = 1; a < 3; a++)
-        origin[2 - a] = v.origin_mm[2 - a] - v.spacing_mm[a] / 2 + lo_mm[a - 1] + SEG_MM / 2;
+        origin[2 - a] =
+            v.origin_mm[2 - a] - v.spacing_mm[a] / 2 + lo_mm[a - 1] + SEG_MM / 2;
     g = hp_geom_axial(1, SEG_SIDE, SEG_SIDE, v.spacing_mm[0], SEG_MM, SEG_MM, origin);
     if (r == HP_OK)
         r = hp_phantom_labels(p, phase, &g, mask, reterr);
@@ -818,8 +835,8 @@ hp_code hp_prepare_tensors(const hp_prepare *o, uint64_t seed, hp_error *reterr)
         if (r == HP_OK)
             r = hp_path_mkdirs(path, 0755, reterr);
         if (r == HP_OK)
-            r = hp_path_fmt(path, reterr, "%s/%s/%07llu.safetensors", o->out, PARTS[i].name,
-                            (unsigned long long)seed);
+            r = hp_path_fmt(path, reterr, "%s/%s/%07llu.safetensors", o->out,
+                            PARTS[i].name, (unsigned long long)seed);
         if (r == HP_OK && hp_path_exists(path))
             continue;
         if (r == HP_OK && p == NULL)

@@ -31,7 +31,8 @@ static void on_tensor(const char *name, const float *data, const int *dims, int 
         hp_safetensors_write(path, &t, 1, &d->err);
 }
 
-static hp_code read_folder(const char *path, hp_slice_list *list, int depth, hp_error *reterr)
+static hp_code read_folder(const char *path, hp_slice_list *list, int depth,
+                           hp_error *reterr)
 {
     DIR *dir = opendir(path);
     struct dirent *e;
@@ -64,8 +65,8 @@ static hp_code load_phases(const hp_prepare *o, const hp_slice_list *list, hp_fi
 
     for (int phase = 0; phase < HP_PHASES; phase++)
         if (o->series[phase] >= 0)
-            given[rules.rule_count++] =
-                (hp_phase_rule){.phase = (hp_phase)phase, .series_number = o->series[phase]};
+            given[rules.rule_count++] = (hp_phase_rule){
+                .phase = (hp_phase)phase, .series_number = o->series[phase]};
     rules.rule = given;
     r = hp_series_assemble(list, &rules, f, &a, reterr);
     for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++)
@@ -74,8 +75,8 @@ static hp_code load_phases(const hp_prepare *o, const hp_slice_list *list, hp_fi
     return r;
 }
 
-static hp_code run(const hp_prepare *o, dump *d, const hp_slice_list *list, hp_findings *f,
-                   hp_error *reterr)
+static hp_code run(const hp_prepare *o, dump *d, const hp_slice_list *list,
+                   hp_findings *f, hp_error *reterr)
 {
     hp_volume *native[HP_PHASES] = {NULL}, *registered[HP_PHASES] = {NULL}, *liver = NULL;
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
@@ -91,7 +92,8 @@ static hp_code run(const hp_prepare *o, dump *d, const hp_slice_list *list, hp_f
     if (r == HP_OK)
         r = load_phases(o, list, f, native, reterr);
     if (r == HP_OK)
-        r = hp_pipeline_run(p, (const hp_volume *const *)native, f, registered, &liver, reterr);
+        r = hp_pipeline_run(p, (const hp_volume *const *)native, f, registered, &liver,
+                            reterr);
     for (int phase = 0; phase < HP_PHASES; phase++) {
         hp_volume_free(native[phase]);
         hp_volume_free(registered[phase]);

@@ -60,7 +60,8 @@ static hp_code translate(hp_error *reterr, dnnl_status_t s, const char *where)
         return HP_OK;
     if (s == dnnl_out_of_memory)
         return hp_fail(reterr, HP_E_NO_MEMORY, "oneDNN: %s", where);
-    return hp_fail(reterr, HP_E_DEVICE, "oneDNN: %s failed with status %d", where, (int)s);
+    return hp_fail(reterr, HP_E_DEVICE, "oneDNN: %s failed with status %d", where,
+                   (int)s);
 }
 
 /* --- opening ----------------------------------------------------------- */
@@ -95,13 +96,13 @@ static hp_code cpu_open(int threads, hp_backend **ret, hp_error *reterr)
         return hp_fail(reterr, HP_E_NO_MEMORY, "CPU back end");
     c->base.ops = &hp_backend_cpu;
     c->threads = threads > 0 ? threads : omp_get_num_procs();
-    snprintf(c->words, sizeof c->words, "cpu: oneDNN %d.%d.%d, %d threads", v->major, v->minor,
-             v->patch, c->threads);
+    snprintf(c->words, sizeof c->words, "cpu: oneDNN %d.%d.%d, %d threads", v->major,
+             v->minor, v->patch, c->threads);
     r = translate(reterr, dnnl_engine_create(&c->engine, dnnl_cpu, 0), "engine");
     if (r == HP_OK)
-        r = translate(reterr,
-                      dnnl_stream_create(&c->stream, c->engine, dnnl_stream_default_flags),
-                      "stream");
+        r = translate(
+            reterr, dnnl_stream_create(&c->stream, c->engine, dnnl_stream_default_flags),
+            "stream");
     if (r != HP_OK) {
         cpu_close(&c->base);
         return r;
@@ -144,7 +145,8 @@ static dnnl_status_t value_md(dnnl_memory_desc_t *md, const hp_value *v, int nd)
     return dnnl_memory_desc_init_by_tag(md, 4, d2, dnnl_f32, dnnl_nhwc);
 }
 
-static dnnl_status_t weights_md(dnnl_memory_desc_t *md, const hp_op *op, int o, int i, bool any)
+static dnnl_status_t weights_md(dnnl_memory_desc_t *md, const hp_op *op, int o, int i,
+                                bool any)
 {
     const dnnl_dims_t d3 = {o, i, op->k[0], op->k[1], op->k[2]};
     const dnnl_dims_t d2 = {o, i, op->k[1], op->k[2]};
@@ -156,7 +158,8 @@ static dnnl_status_t weights_md(dnnl_memory_desc_t *md, const hp_op *op, int o, 
                                         any ? dnnl_format_tag_any : dnnl_oihw);
 }
 
-static dnnl_status_t conv_desc(dnnl_convolution_desc_t *d, const hp_graph *g, const hp_op *op)
+static dnnl_status_t conv_desc(dnnl_convolution_desc_t *d, const hp_graph *g,
+                               const hp_op *op)
 {
     const hp_value *x = &g->value[op->in[0]], *y = &g->value[op->out];
     dnnl_memory_desc_t src, dst, wei, bias;
@@ -222,7 +225,8 @@ static dnnl_status_t reorder(cpu *c, const hp_op *op, int o, int i, packed *p)
     if (s == dnnl_success)
         s = dnnl_memory_create(&p->memory, &p->md, c->engine, DNNL_MEMORY_ALLOCATE);
     if (s == dnnl_success)
-        s = dnnl_reorder_primitive_desc_create(&pd, &plain, c->engine, &p->md, c->engine, NULL);
+        s = dnnl_reorder_primitive_desc_create(&pd, &plain, c->engine, &p->md, c->engine,
+                                               NULL);
     if (s == dnnl_success)
         s = dnnl_primitive_create(&prim, pd);
     if (s == dnnl_success) {
@@ -274,8 +278,10 @@ static hp_code pack(cpu *c, const hp_op *op, int o, int i, const dnnl_memory_des
 static hp_code memories(cpu *c, const hp_op *op, step *s, dnnl_primitive_desc_t pd,
                         hp_error *reterr)
 {
-    const dnnl_memory_desc_t *src = dnnl_primitive_desc_query_md(pd, dnnl_query_src_md, 0);
-    const dnnl_memory_desc_t *dst = dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0);
+    const dnnl_memory_desc_t *src =
+        dnnl_primitive_desc_query_md(pd, dnnl_query_src_md, 0);
+    const dnnl_memory_desc_t *dst =
+        dnnl_primitive_desc_query_md(pd, dnnl_query_dst_md, 0);
     const dnnl_memory_desc_t *scratch =
         dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
     size_t bytes = dnnl_memory_desc_get_size(scratch);
@@ -287,8 +293,9 @@ static hp_code memories(cpu *c, const hp_op *op, step *s, dnnl_primitive_desc_t 
     if (st == dnnl_success)
         st = dnnl_memory_create(&s->scratch, scratch, c->engine, DNNL_MEMORY_NONE);
     if (st == dnnl_success && op->bias != NULL)
-        st = dnnl_memory_create(&s->bias, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 1),
-                                c->engine, (void *)op->bias);
+        st = dnnl_memory_create(
+            &s->bias, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 1),
+            c->engine, (void *)op->bias);
     r = translate(reterr, st, "memory");
     if (r == HP_OK)
         r = ensure(&c->scratch, &c->scratch_bytes, bytes, reterr);
@@ -346,7 +353,8 @@ static void cpu_release(hp_exec *e)
     free(e);
 }
 
-static hp_code cpu_compile(hp_backend *b, const hp_graph *g, hp_exec **ret, hp_error *reterr)
+static hp_code cpu_compile(hp_backend *b, const hp_graph *g, hp_exec **ret,
+                           hp_error *reterr)
 {
     cpu *c = (cpu *)b;
     hp_exec *e = calloc(1, sizeof *e);
@@ -420,8 +428,8 @@ static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const
 }
 
 /* out = skip + nearest(low): out[i] takes low[i / stride]. */
-static void run_merge(const hp_graph *g, const hp_op *op, const float *skip, const float *low,
-                      float *out)
+static void run_merge(const hp_graph *g, const hp_op *op, const float *skip,
+                      const float *low, float *out)
 {
     const int *n = g->value[op->out].dim, *m = g->value[op->in[1]].dim;
     int c = n[3];
@@ -431,8 +439,10 @@ static void run_merge(const hp_graph *g, const hp_op *op, const float *skip, con
         for (int y = 0; y < n[1]; y++)
             for (int x = 0; x < n[2]; x++) {
                 size_t to = (((size_t)z * n[1] + y) * n[2] + x) * c;
-                size_t from = (((size_t)(z / op->stride[0]) * m[1] + y / op->stride[1]) * m[2] +
-                               x / op->stride[2]) * c;
+                size_t from =
+                    (((size_t)(z / op->stride[0]) * m[1] + y / op->stride[1]) * m[2] +
+                     x / op->stride[2]) *
+                    c;
 
                 for (int k = 0; k < c; k++)
                     out[to + k] = skip[to + k] + low[from + k];
@@ -441,8 +451,8 @@ static void run_merge(const hp_graph *g, const hp_op *op, const float *skip, con
 
 /* The transposed convolution's second half, written beside the skip: channel
  * (dz, dy, dx, k) of cell i is channel k of voxel i * stride + (dz, dy, dx). */
-static void run_unfold(const hp_graph *g, const hp_op *op, const float *skip, const float *low,
-                       float *out)
+static void run_unfold(const hp_graph *g, const hp_op *op, const float *skip,
+                       const float *low, float *out)
 {
     const int *n = g->value[op->out].dim, *m = g->value[op->in[1]].dim, *s = op->stride;
     int cs = g->value[op->in[0]].dim[3], cu = n[3] - cs;

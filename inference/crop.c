@@ -9,8 +9,14 @@
 
 enum { TISSUE_HU = -300 };
 
-static int imax(int a, int b) { return a > b ? a : b; }
-static int imin(int a, int b) { return a < b ? a : b; }
+static int imax(int a, int b)
+{
+    return a > b ? a : b;
+}
+static int imin(int a, int b)
+{
+    return a < b ? a : b;
+}
 
 hp_geom hp_crop_body_grid(const hp_geom *g)
 {
@@ -158,7 +164,8 @@ hp_code hp_crop_stack(int z, int nz, double z_spacing_mm, int count, double inte
         memcpy(src + (size_t)(i - first) * size, plane(imax(0, imin(nz - 1, i)), payload),
                size * sizeof *src);
     r = hp_resize_hu_ref(src, src_n, (double[]){lo - first, 0, 0},
-                         (double[]){hi - first, n[0], n[1]}, dst_n, HP_PAD_HU, ret, reterr);
+                         (double[]){hi - first, n[0], n[1]}, dst_n, HP_PAD_HU, ret,
+                         reterr);
     free(src);
     return r;
 }

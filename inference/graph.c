@@ -69,7 +69,8 @@ static int add_value(hp_graph *g, const int dim[4])
     if (!grow(g, (void **)&g->value, g->value_count, &g->value_cap, sizeof *g->value))
         return -1;
     v = &g->value[g->value_count];
-    *v = (hp_value){.input = -1, .root = g->value_count, .first = g->op_count, .last = -1};
+    *v =
+        (hp_value){.input = -1, .root = g->value_count, .first = g->op_count, .last = -1};
     memcpy(v->dim, dim, sizeof v->dim);
     return g->value_count++;
 }
@@ -101,8 +102,12 @@ int hp_graph_input(hp_graph *g, const int dim[4])
 
 static hp_op op_of(hp_op_kind kind, int a, int b, int c)
 {
-    return (hp_op){.kind = kind, .in = {a, b, c}, .nd = 3,
-                   .k = {1, 1, 1}, .stride = {1, 1, 1}, .dilation = {1, 1, 1}};
+    return (hp_op){.kind = kind,
+                   .in = {a, b, c},
+                   .nd = 3,
+                   .k = {1, 1, 1},
+                   .stride = {1, 1, 1},
+                   .dilation = {1, 1, 1}};
 }
 
 int hp_graph_conv(hp_graph *g, int x, const hp_conv *c, int add)
@@ -125,8 +130,9 @@ int hp_graph_conv(hp_graph *g, int x, const hp_conv *c, int add)
     op.relu = c->relu;
     op.weight = c->weight;
     op.bias = c->bias;
-    if (add >= 0 && (!is_value(g, add) ||
-                     broken(g, "added shape", memcmp(g->value[add].dim, dim, sizeof dim) != 0)))
+    if (add >= 0 &&
+        (!is_value(g, add) ||
+         broken(g, "added shape", memcmp(g->value[add].dim, dim, sizeof dim) != 0)))
         return -1;
     return add_op(g, op, dim);
 }
@@ -145,17 +151,19 @@ int hp_graph_merge(hp_graph *g, int skip, int low, const int stride[3])
     }
     if (broken(g, "merged channels", g->value[low].dim[3] != g->value[skip].dim[3]))
         return -1;
-    return add_op(g, op, (int[4]){g->value[skip].dim[0], g->value[skip].dim[1],
-                                  g->value[skip].dim[2], g->value[skip].dim[3]});
+    return add_op(g, op,
+                  (int[4]){g->value[skip].dim[0], g->value[skip].dim[1],
+                           g->value[skip].dim[2], g->value[skip].dim[3]});
 }
 
-int hp_graph_unfold(hp_graph *g, int skip, int low, const int stride[3], const float *bias,
-                    bool relu)
+int hp_graph_unfold(hp_graph *g, int skip, int low, const int stride[3],
+                    const float *bias, bool relu)
 {
     hp_op op = op_of(HP_OP_UNFOLD, skip, low, -1);
     int n = stride[0] * stride[1] * stride[2], dim[4];
 
-    if (!is_value(g, skip) || !is_value(g, low) || broken(g, "bias missing", bias == NULL) ||
+    if (!is_value(g, skip) || !is_value(g, low) ||
+        broken(g, "bias missing", bias == NULL) ||
         broken(g, "unfolded channels", g->value[low].dim[3] % n != 0))
         return -1;
     for (int a = 0; a < 3; a++) {
@@ -195,7 +203,8 @@ int hp_graph_assign(hp_graph *g, int x, const float *codewords, const float *sca
 {
     hp_op op = op_of(HP_OP_ASSIGN, x, -1, -1);
 
-    if (!is_value(g, x) || broken(g, "codewords missing", codewords == NULL || scale == NULL))
+    if (!is_value(g, x) ||
+        broken(g, "codewords missing", codewords == NULL || scale == NULL))
         return -1;
     op.weight = codewords;
     op.bias = scale;
@@ -207,7 +216,8 @@ int hp_graph_encode(hp_graph *g, int x, int assign, int mask, const float *codew
     hp_op op = op_of(HP_OP_ENCODE, x, assign, mask);
 
     if (!is_value(g, x) || !is_value(g, assign) || !is_value(g, mask) ||
-        broken(g, "mask size", hp_value_count(&g->value[mask]) != (size_t)cells(&g->value[x])))
+        broken(g, "mask size",
+               hp_value_count(&g->value[mask]) != (size_t)cells(&g->value[x])))
         return -1;
     op.weight = codewords;
     return add_op(g, op, (int[4]){1, 1, g->value[assign].dim[3], g->value[x].dim[3]});
@@ -313,7 +323,9 @@ static void share_storage(hp_graph *g)
 {
     for (int i = 0; i < g->op_count; i++) {
         hp_op *op = &g->op[i];
-        int under = op->kind == HP_OP_CONV ? op->in[1] : op->kind == HP_OP_MERGE ? op->in[0] : -1;
+        int under = op->kind == HP_OP_CONV    ? op->in[1]
+                    : op->kind == HP_OP_MERGE ? op->in[0]
+                                              : -1;
 
         if (under < 0 || g->value[under].input >= 0 || g->value[under].last != i ||
             under == (op->kind == HP_OP_CONV ? op->in[0] : op->in[1]))
@@ -334,7 +346,8 @@ static size_t padded(const hp_value *v)
 }
 
 /* The lowest place where `v` meets none of the placed values alive with it. */
-static size_t lowest_gap(const hp_graph *g, const hp_value *v, const int *placed, int count)
+static size_t lowest_gap(const hp_graph *g, const hp_value *v, const int *placed,
+                         int count)
 {
     size_t at = 0, size = padded(v);
 
@@ -419,8 +432,8 @@ double hp_graph_gmac(const hp_graph *g)
         const hp_op *op = &g->op[i];
 
         if (op->kind == HP_OP_CONV)
-            mac += (double)hp_value_count(&g->value[op->out]) * op->k[0] * op->k[1] * op->k[2] *
-                   g->value[op->in[0]].dim[3];
+            mac += (double)hp_value_count(&g->value[op->out]) * op->k[0] * op->k[1] *
+                   op->k[2] * g->value[op->in[0]].dim[3];
     }
     return mac * 1e-9;
 }

@@ -39,19 +39,19 @@ typedef enum hp_op_kind {
 
 typedef struct hp_op {
     hp_op_kind kind;
-    int in[3], out;                     /* values; -1: none */
-    int nd;                             /* 2 or 3 */
-    int k[3], stride[3], dilation[3];   /* z, y, x */
-    bool relu, in_place;                /* in_place: out lies on the added value */
-    const float *weight, *bias;         /* O I (D) H W as stored; bias NULL: none */
+    int in[3], out;                   /* values; -1: none */
+    int nd;                           /* 2 or 3 */
+    int k[3], stride[3], dilation[3]; /* z, y, x */
+    bool relu, in_place;              /* in_place: out lies on the added value */
+    const float *weight, *bias;       /* O I (D) H W as stored; bias NULL: none */
 } hp_op;
 
 typedef struct hp_value {
-    int dim[4];        /* D, H, W, C */
-    int input;         /* index of the graph input, or -1 */
-    ptrdiff_t offset;  /* floats into the arena; HP_GRAPH_EXTERNAL for inputs */
-    int root;          /* value whose storage this one shares (itself if none) */
-    int first, last;   /* operations that write and last read it */
+    int dim[4];       /* D, H, W, C */
+    int input;        /* index of the graph input, or -1 */
+    ptrdiff_t offset; /* floats into the arena; HP_GRAPH_EXTERNAL for inputs */
+    int root;         /* value whose storage this one shares (itself if none) */
+    int first, last;  /* operations that write and last read it */
 } hp_value;
 
 /* A value one can ask for by name: the stages of golden tensors, the outputs. */
@@ -92,11 +92,12 @@ typedef struct hp_conv {
  * of the result's shape. */
 int hp_graph_conv(hp_graph *g, int x, const hp_conv *c, int add);
 int hp_graph_merge(hp_graph *g, int skip, int low, const int stride[3]);
-int hp_graph_unfold(hp_graph *g, int skip, int low, const int stride[3], const float *bias,
-                    bool relu);
+int hp_graph_unfold(hp_graph *g, int skip, int low, const int stride[3],
+                    const float *bias, bool relu);
 int hp_graph_maxpool(hp_graph *g, int x);
 int hp_graph_gap(hp_graph *g, int x);
-int hp_graph_assign(hp_graph *g, int x, const float *codewords, const float *scale, int k);
+int hp_graph_assign(hp_graph *g, int x, const float *codewords, const float *scale,
+                    int k);
 int hp_graph_encode(hp_graph *g, int x, int assign, int mask, const float *codewords);
 int hp_graph_l2(hp_graph *g, int x);
 int hp_graph_fc(hp_graph *g, int x, const float *weight, const float *bias, int n);

@@ -32,7 +32,8 @@ static hp_code bad(const reader *r, const json_t *map, const char *key, const ch
 
     if (line == 0)
         line = hp_yaml_line(r->yaml, map);
-    return hp_fail(r->err, HP_E_INVALID, "bundle.yaml: line %d: %.40s: %s", line, key, what);
+    return hp_fail(r->err, HP_E_INVALID, "bundle.yaml: line %d: %.40s: %s", line, key,
+                   what);
 }
 
 static hp_code known(const reader *r, const json_t *map, const char *const *names)
@@ -40,7 +41,8 @@ static hp_code known(const reader *r, const json_t *map, const char *const *name
     const char *key;
     json_t *value;
 
-    json_object_foreach((json_t *)map, key, value) {
+    json_object_foreach((json_t *)map, key, value)
+    {
         int i = 0;
 
         while (names[i] != NULL && strcmp(names[i], key) != 0)
@@ -51,7 +53,8 @@ static hp_code known(const reader *r, const json_t *map, const char *const *name
     return HP_OK;
 }
 
-static hp_code text(const reader *r, const json_t *map, const char *key, char *ret, size_t size)
+static hp_code text(const reader *r, const json_t *map, const char *key, char *ret,
+                    size_t size)
 {
     const char *s = hp_json_str(map, key, NULL);
 
@@ -61,19 +64,20 @@ static hp_code text(const reader *r, const json_t *map, const char *key, char *r
     return HP_OK;
 }
 
-static hp_code number(const reader *r, const json_t *map, const char *key, double min, double max,
-                      double *ret)
+static hp_code number(const reader *r, const json_t *map, const char *key, double min,
+                      double max, double *ret)
 {
     const json_t *v = json_object_get(map, key);
 
-    if (!json_is_number(v) || !(json_number_value(v) >= min && json_number_value(v) <= max))
+    if (!json_is_number(v) ||
+        !(json_number_value(v) >= min && json_number_value(v) <= max))
         return bad(r, map, key, v == NULL ? "missing" : "not a number in range");
     *ret = json_number_value(v);
     return HP_OK;
 }
 
-static hp_code numbers(const reader *r, const json_t *map, const char *key, int n, double min,
-                       double max, double *ret)
+static hp_code numbers(const reader *r, const json_t *map, const char *key, int n,
+                       double min, double max, double *ret)
 {
     const json_t *list = json_object_get(map, key);
 
@@ -82,7 +86,8 @@ static hp_code numbers(const reader *r, const json_t *map, const char *key, int 
     for (int i = 0; i < n; i++) {
         const json_t *v = json_array_get(list, (size_t)i);
 
-        if (!json_is_number(v) || !(json_number_value(v) >= min && json_number_value(v) <= max))
+        if (!json_is_number(v) ||
+            !(json_number_value(v) >= min && json_number_value(v) <= max))
             return bad(r, map, key, "not a number in range");
         ret[i] = json_number_value(v);
     }
@@ -94,8 +99,8 @@ static hp_code numbers(const reader *r, const json_t *map, const char *key, int 
 static hp_code read_input(reader *r, const json_t *obj, hp_model_stage *s)
 {
     static const char *const PLAIN[] = {"window", "mean", "std", "pad_hu", NULL};
-    static const char *const PATCH[] = {"window", "mean", "std", "pad_hu", "spacing_mm", "crop",
-                                        "ring_px", NULL};
+    static const char *const PATCH[] = {"window",     "mean", "std",     "pad_hu",
+                                        "spacing_mm", "crop", "ring_px", NULL};
     const json_t *in = json_object_get(obj, "input");
     bool patch = s->params.arch == HP_ARCH_SADT;
     double window[2], pad, n = 0;
@@ -180,9 +185,10 @@ static hp_code known_stage_keys(reader *r, const json_t *obj, hp_stage_id id)
 {
     static const char *const KEYS[HP_STAGES][16] = {
         {"arch", "dtype", "act_max", "params", "input", "file", "sha256", "threshold"},
-        {"arch", "dtype", "act_max", "params", "input", "file", "sha256", "crop_margin_mm", "topk",
-         "score_min", "nms_iou", "keep"},
-        {"arch", "dtype", "act_max", "params", "input", "file", "sha256", "threshold", "phases"},
+        {"arch", "dtype", "act_max", "params", "input", "file", "sha256",
+         "crop_margin_mm", "topk", "score_min", "nms_iou", "keep"},
+        {"arch", "dtype", "act_max", "params", "input", "file", "sha256", "threshold",
+         "phases"},
         {"arch", "dtype", "act_max", "params", "input", "files", "threshold"},
         {"arch", "dtype", "act_max", "params", "input", "files", "vote", "temperature"},
     };
@@ -205,12 +211,14 @@ static hp_code check_weights(const hp_net_params *p, hp_weights *w, hp_error *er
 /* A file name of ours only: no folder, no dot-dot. */
 static bool plain_name(const char *name)
 {
-    return name[0] != '\0' && name[0] != '.' && strchr(name, '/') == NULL && strlen(name) < 64;
+    return name[0] != '\0' && name[0] != '.' && strchr(name, '/') == NULL &&
+           strlen(name) < 64;
 }
 
 static hp_code load_file(reader *r, const json_t *entry, hp_model_stage *s)
 {
-    const char *file = hp_json_str(entry, "file", ""), *want = hp_json_str(entry, "sha256", "");
+    const char *file = hp_json_str(entry, "file", ""),
+               *want = hp_json_str(entry, "sha256", "");
     hp_auto(hp_safetensors) *tensors = NULL;
     char path[HP_PATH_MAX], have[HP_SHA256_HEX];
     hp_code c;
@@ -226,8 +234,8 @@ static hp_code load_file(reader *r, const json_t *entry, hp_model_stage *s)
         return hp_wrap(r->err, c, "%s", file);
     if (strcmp(have, want) != 0)
         return hp_fail(r->err, HP_E_CORRUPT,
-                       "%s: SHA-256 is %.12s..., bundle.yaml line %d says %.12s...", file, have,
-                       hp_yaml_key_line(r->yaml, entry, "sha256"), want);
+                       "%s: SHA-256 is %.12s..., bundle.yaml line %d says %.12s...", file,
+                       have, hp_yaml_key_line(r->yaml, entry, "sha256"), want);
     c = hp_safetensors_load(path, MAX_WEIGHTS, &tensors, r->err);
     if (c == HP_OK)
         c = hp_weights_from(tensors, "", &s->weights[s->weights_count], r->err);
@@ -249,7 +257,8 @@ static hp_code load_random(reader *r, hp_model_stage *s, int count)
     return c;
 }
 
-static hp_code load_weights(reader *r, const json_t *obj, hp_stage_id id, hp_model_stage *s)
+static hp_code load_weights(reader *r, const json_t *obj, hp_stage_id id,
+                            hp_model_stage *s)
 {
     static const char *const FILE_KEYS[] = {"file", "sha256", NULL};
     const json_t *files = json_object_get(obj, "files");
@@ -274,8 +283,8 @@ static hp_code load_weights(reader *r, const json_t *obj, hp_stage_id id, hp_mod
 
 static hp_code read_stage(reader *r, const json_t *stages, hp_stage_id id)
 {
-    static const hp_arch ARCH[HP_STAGES] = {HP_ARCH_UNET3D, HP_ARCH_HOURGLASS3D, HP_ARCH_UNET25D,
-                                            HP_ARCH_SADT, HP_ARCH_SADT};
+    static const hp_arch ARCH[HP_STAGES] = {HP_ARCH_UNET3D, HP_ARCH_HOURGLASS3D,
+                                            HP_ARCH_UNET25D, HP_ARCH_SADT, HP_ARCH_SADT};
     const json_t *obj = json_object_get(stages, STAGE_NAME[id]);
     hp_model_stage *s = &r->m->stage[id];
     hp_code c;
@@ -286,15 +295,16 @@ static hp_code read_stage(reader *r, const json_t *stages, hp_stage_id id)
     c = known_stage_keys(r, obj, id);
     if (c != HP_OK)
         return c;
-    c = hp_net_params_read(hp_json_str(obj, "arch", ""), json_object_get(obj, "params"), r->yaml,
-                           &s->params, r->err);
+    c = hp_net_params_read(hp_json_str(obj, "arch", ""), json_object_get(obj, "params"),
+                           r->yaml, &s->params, r->err);
     if (c != HP_OK)
         return hp_wrap(r->err, c, "bundle.yaml: stages.%s", STAGE_NAME[id]);
     if (s->params.arch != ARCH[id])
         return bad(r, obj, "arch", "not what this stage runs");
     if ((id == HP_STAGE_LIVER || id == HP_STAGE_DETECTOR) && s->params.grid[0] == 0)
         return bad(r, obj, "params", "grid: missing");
-    if ((id == HP_STAGE_KEYSLICE || id == HP_STAGE_LIVER) && !(s->params.spacing_mm[2] > 0))
+    if ((id == HP_STAGE_KEYSLICE || id == HP_STAGE_LIVER) &&
+        !(s->params.spacing_mm[2] > 0))
         return bad(r, obj, "params", "spacing_mm: missing");
     c = read_input(r, obj, s);
     if (c == HP_OK)
@@ -326,7 +336,9 @@ static hp_code read_classes(reader *r, const json_t *root)
         for (size_t a = 0; a < 3; a++) {
             const char *s = json_string_value(json_array_get(code, a));
             char *to = a == 0 ? k->code : a == 1 ? k->scheme : k->meaning;
-            size_t size = a == 0 ? sizeof k->code : a == 1 ? sizeof k->scheme : sizeof k->meaning;
+            size_t size = a == 0   ? sizeof k->code
+                          : a == 1 ? sizeof k->scheme
+                                   : sizeof k->meaning;
 
             if (json_array_size(code) != 3 || s == NULL || strlen(s) >= size)
                 return bad(r, e, "code", "[value, scheme, meaning] as text");
@@ -339,9 +351,11 @@ static hp_code read_classes(reader *r, const json_t *root)
 
 static hp_code read_root(reader *r, const json_t *root)
 {
-    static const char *const KEYS[] = {"schema", "name", "version", "preset", "intended_use",
-                                       "phases", "classes", "stages", "provenance", NULL};
-    static const char *const STAGES[] = {"liver", "detector", "keyslice", "ksf", "classify", NULL};
+    static const char *const KEYS[] = {"schema",       "name",   "version", "preset",
+                                       "intended_use", "phases", "classes", "stages",
+                                       "provenance",   NULL};
+    static const char *const STAGES[] = {"liver", "detector", "keyslice",
+                                         "ksf",   "classify", NULL};
     const json_t *phases = json_object_get(root, "phases");
     const json_t *stages = json_object_get(root, "stages");
     hp_code c = known(r, root, KEYS);
@@ -367,7 +381,8 @@ static hp_code read_root(reader *r, const json_t *root)
         c = known(r, stages, STAGES);
     for (int s = 0; s < HP_STAGES && c == HP_OK; s++)
         c = read_stage(r, stages, (hp_stage_id)s);
-    if (c == HP_OK && r->m->stage[HP_STAGE_CLASSIFY].params.sadt.classes != r->m->class_count)
+    if (c == HP_OK &&
+        r->m->stage[HP_STAGE_CLASSIFY].params.sadt.classes != r->m->class_count)
         c = bad(r, stages, "classify", "params.classes does not fit the classes above");
     if (c == HP_OK && r->m->stage[HP_STAGE_KSF].params.sadt.classes != 2)
         c = bad(r, stages, "ksf", "params.classes must be 2");

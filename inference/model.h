@@ -31,16 +31,16 @@ const char *hp_stage_id_name(hp_stage_id s); /* "liver" "detector" ... */
 
 typedef struct hp_model_stage {
     hp_net_params params;
-    int weights_count;                  /* 1, or the folds of the ensemble */
+    int weights_count; /* 1, or the folds of the ensemble */
     hp_weights *weights[HP_MODEL_FOLDS];
     hp_window window;
-    double patch_mm;                    /* sadt: pixel of the crop */
+    double patch_mm; /* sadt: pixel of the crop */
     int crop_px, ring_px;
     double threshold, temperature;
-    double crop_margin_mm[3];           /* detector */
+    double crop_margin_mm[3]; /* detector */
     int topk, keep;
     double score_min, nms_iou;
-    unsigned phases;                    /* keyslice: bit i = run on hp_phase i */
+    unsigned phases; /* keyslice: bit i = run on hp_phase i */
 } hp_model_stage;
 
 typedef struct hp_model {

@@ -32,7 +32,8 @@ static int read_int(reader *r, const char *key, int min, int max)
 {
     const json_t *v = json_object_get(r->obj, key);
 
-    if (!json_is_integer(v) || json_integer_value(v) < min || json_integer_value(v) > max) {
+    if (!json_is_integer(v) || json_integer_value(v) < min ||
+        json_integer_value(v) > max) {
         fail(r, key, v == NULL ? "missing" : "not a whole number in range");
         return min;
     }
@@ -51,8 +52,8 @@ static double read_num(reader *r, const char *key)
 }
 
 /* A list of whole numbers; returns how many. */
-static int read_ints(reader *r, const char *key, int *ret, int count_min, int count_max, int min,
-                     int max)
+static int read_ints(reader *r, const char *key, int *ret, int count_min, int count_max,
+                     int min, int max)
 {
     const json_t *list = json_object_get(r->obj, key);
     int n = (int)json_array_size(list);
@@ -64,7 +65,8 @@ static int read_ints(reader *r, const char *key, int *ret, int count_min, int co
     for (int i = 0; i < n; i++) {
         const json_t *v = json_array_get(list, (size_t)i);
 
-        if (!json_is_integer(v) || json_integer_value(v) < min || json_integer_value(v) > max) {
+        if (!json_is_integer(v) || json_integer_value(v) < min ||
+            json_integer_value(v) > max) {
             fail(r, key, "not a whole number in range");
             return 0;
         }
@@ -86,7 +88,8 @@ static int read_strides(reader *r, const char *key, int (*ret)[3])
         for (int a = 0; a < 3; a++) {
             const json_t *v = json_array_get(json_array_get(list, (size_t)i), (size_t)a);
 
-            if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > 4) {
+            if (!json_is_integer(v) || json_integer_value(v) < 1 ||
+                json_integer_value(v) > 4) {
                 fail(r, key, "a stride is three numbers from 1 to 4");
                 return 0;
             }
@@ -100,7 +103,8 @@ static void refuse_unknown(reader *r, const char *const *known)
     const char *key;
     json_t *value;
 
-    json_object_foreach((json_t *)r->obj, key, value) {
+    json_object_foreach((json_t *)r->obj, key, value)
+    {
         int i = 0;
 
         while (known[i] != NULL && strcmp(known[i], key) != 0)
@@ -133,8 +137,8 @@ static void read_unet3d(reader *r, hp_net_params *p)
 
 static void read_unet25d(reader *r, hp_net_params *p)
 {
-    static const char *const KNOWN[] = {"slices", "interval_mm", "spacing_mm", "widths",
-                                        "strides", NULL};
+    static const char *const KNOWN[] = {"slices", "interval_mm", "spacing_mm",
+                                        "widths", "strides",     NULL};
     int stride[HP_NET_LEVELS] = {1, 2, 2, 2, 2, 2, 2, 2};
 
     refuse_unknown(r, KNOWN);
@@ -155,8 +159,9 @@ static void read_unet25d(reader *r, hp_net_params *p)
 
 static void read_hourglass(reader *r, hp_net_params *p)
 {
-    static const char *const KNOWN[] = {"stacks", "dims", "modules", "stem", "stem_kernel",
-                                        "stem_stride", "res_stride", "hg_strides", "grid", NULL};
+    static const char *const KNOWN[] = {
+        "stacks",      "dims",       "modules",    "stem", "stem_kernel",
+        "stem_stride", "res_stride", "hg_strides", "grid", NULL};
     int dims, modules;
 
     refuse_unknown(r, KNOWN);
@@ -176,8 +181,8 @@ static void read_hourglass(reader *r, hp_net_params *p)
 
 static void read_sadt(reader *r, hp_net_params *p)
 {
-    static const char *const KNOWN[] = {"depth", "width", "output_stride", "D", "K", "classes",
-                                        "mask_input", NULL};
+    static const char *const KNOWN[] = {"depth", "width",   "output_stride", "D",
+                                        "K",     "classes", "mask_input",    NULL};
 
     refuse_unknown(r, KNOWN);
     p->sadt.depth = read_int(r, "depth", 18, 50);
@@ -265,14 +270,20 @@ int hp_net__conv(hp_graph *g, hp_weights *w, int x, const hp_net_conv *c, int ad
     return hp_graph_conv(g, x, &conv, add);
 }
 
-int hp_net__block(hp_graph *g, hp_weights *w, int x, int nd, int cout, const int stride[3],
-                  int dilation, const char *key)
+int hp_net__block(hp_graph *g, hp_weights *w, int x, int nd, int cout,
+                  const int stride[3], int dilation, const char *key)
 {
     int kz = nd == 3 ? 3 : 1, dz = nd == 3 ? dilation : 1;
-    hp_net_conv first = {nd, cout, {kz, 3, 3}, {stride[0], stride[1], stride[2]},
-                         {dz, dilation, dilation}, true, true};
-    hp_net_conv second = first, skip = {nd, cout, {1, 1, 1}, {stride[0], stride[1], stride[2]},
-                                        {1, 1, 1}, false, false};
+    hp_net_conv first = {nd,
+                         cout,
+                         {kz, 3, 3},
+                         {stride[0], stride[1], stride[2]},
+                         {dz, dilation, dilation},
+                         true,
+                         true};
+    hp_net_conv second = first,
+                skip = {nd,        cout,  {1, 1, 1}, {stride[0], stride[1], stride[2]},
+                        {1, 1, 1}, false, false};
     bool same = stride[0] == 1 && stride[1] == 1 && stride[2] == 1;
     int h, s;
 
@@ -281,8 +292,9 @@ int hp_net__block(hp_graph *g, hp_weights *w, int x, int nd, int cout, const int
     for (int a = 0; a < 3; a++)
         second.stride[a] = 1;
     h = hp_net__conv(g, w, x, &first, -1, "%s.conv1", key);
-    s = same && g->value[x].dim[3] == cout ? x
-                                           : hp_net__conv(g, w, x, &skip, -1, "%s.skip", key);
+    s = same && g->value[x].dim[3] == cout
+            ? x
+            : hp_net__conv(g, w, x, &skip, -1, "%s.skip", key);
     if (s < 0)
         return -1;
     return hp_net__conv(g, w, h, &second, s, "%s.conv2", key);

@@ -32,8 +32,8 @@ typedef struct hp_net_params {
     double spacing_mm[3]; /* unet3d: z, y, x; unet25d: [1] = [2] in plane */
     struct {
         int levels, width[HP_NET_LEVELS], stride[HP_NET_LEVELS][3];
-        int slices;          /* unet25d: input channels */
-        double interval_mm;  /* unet25d */
+        int slices;         /* unet25d: input channels */
+        double interval_mm; /* unet25d */
     } unet;
     struct {
         int stacks, levels; /* levels: of the hourglass; dims and modules have one more */
@@ -78,8 +78,8 @@ typedef struct hp_net_conv {
 int hp_net__conv(hp_graph *g, hp_weights *w, int x, const hp_net_conv *c, int add,
                  const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 /* conv3 ReLU conv3 + skip ReLU under "KEY.conv1", ".conv2", ".skip". */
-int hp_net__block(hp_graph *g, hp_weights *w, int x, int nd, int cout, const int stride[3],
-                  int dilation, const char *key);
+int hp_net__block(hp_graph *g, hp_weights *w, int x, int nd, int cout,
+                  const int stride[3], int dilation, const char *key);
 
 #ifdef __cplusplus
 }

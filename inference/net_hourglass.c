@@ -82,11 +82,13 @@ static int inter(builder *b, int x, int cnv)
     return x;
 }
 
-void hp_net__hourglass(hp_graph *g, const hp_net_params *p, hp_weights *w, const int size[3])
+void hp_net__hourglass(hp_graph *g, const hp_net_params *p, hp_weights *w,
+                       const int size[3])
 {
     builder b = {.g = g, .w = w, .p = p};
     hp_net_conv stem = {3, p->hourglass.stem, {0}, {0}, {1, 1, 1}, true, true};
-    hp_net_conv cnv = {3, p->hourglass.dim[0], {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, true, true};
+    hp_net_conv cnv = {3,   p->hourglass.dim[0], {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, true,
+                       true};
     int x = hp_graph_input(g, (int[4]){size[0], size[1], size[2], 1}), y = -1;
 
     for (int a = 0; a < 3; a++) {
@@ -95,7 +97,8 @@ void hp_net__hourglass(hp_graph *g, const hp_net_params *p, hp_weights *w, const
     }
     x = hp_net__conv(g, w, x, &stem, -1, "stem.conv");
     hp_graph_stage(g, x, "stem.conv");
-    x = hp_net__block(g, w, x, 3, p->hourglass.dim[0], p->hourglass.res_stride, 1, "stem.res");
+    x = hp_net__block(g, w, x, 3, p->hourglass.dim[0], p->hourglass.res_stride, 1,
+                      "stem.res");
     hp_graph_stage(g, x, "stem.res");
     for (b.stack = 0; b.stack < p->hourglass.stacks; b.stack++) {
         y = hourglass(&b, x, p->hourglass.levels);

@@ -6,7 +6,6 @@
 
 enum { GROUPS = 4 };
 
-
 static int stem(hp_graph *g, hp_weights *w, int x, int depth, int base)
 {
     hp_net_conv c = {2, base, {1, 7, 7}, {1, 2, 2}, {1, 1, 1}, true, true};
@@ -22,14 +21,15 @@ static int stem(hp_graph *g, hp_weights *w, int x, int depth, int base)
 }
 
 /* 1x1, 3x3 (stride, dilation), 1x1 to four times the width, skip, ReLU. */
-static int bottleneck(hp_graph *g, hp_weights *w, int x, int width, int stride, int dilation,
-                      const char *key)
+static int bottleneck(hp_graph *g, hp_weights *w, int x, int width, int stride,
+                      int dilation, const char *key)
 {
     hp_net_conv one = {2, width, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, true, true};
-    hp_net_conv mid = {2, width, {1, 3, 3}, {1, stride, stride}, {1, dilation, dilation},
-                       true, true};
+    hp_net_conv mid = {
+        2, width, {1, 3, 3}, {1, stride, stride}, {1, dilation, dilation}, true, true};
     hp_net_conv last = {2, 4 * width, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, true, true};
-    hp_net_conv skip = {2, 4 * width, {1, 1, 1}, {1, stride, stride}, {1, 1, 1}, false, false};
+    hp_net_conv skip = {2,         4 * width, {1, 1, 1}, {1, stride, stride},
+                        {1, 1, 1}, false,     false};
     int h, s = x;
 
     if (x < 0)
@@ -59,8 +59,8 @@ static int trunk(hp_graph *g, hp_weights *w, int x, const hp_net_params *p, int 
 
             snprintf(key, sizeof key, "layer%d.%d", n + 1, i);
             if (p->sadt.depth == 18)
-                x = hp_net__block(g, w, x, 2, base << n, (int[3]){1, stride, stride}, dilation,
-                                  key);
+                x = hp_net__block(g, w, x, 2, base << n, (int[3]){1, stride, stride},
+                                  dilation, key);
             else
                 x = bottleneck(g, w, x, base << n, stride, dilation, key);
             hp_graph_stage(g, x, "%s", key);
@@ -68,7 +68,8 @@ static int trunk(hp_graph *g, hp_weights *w, int x, const hp_net_params *p, int 
     return x;
 }
 
-static void texture_head(hp_graph *g, hp_weights *w, int x, int mask, const hp_net_params *p)
+static void texture_head(hp_graph *g, hp_weights *w, int x, int mask,
+                         const hp_net_params *p)
 {
     int d = p->sadt.codeword_dim, k = p->sadt.codewords, n = p->sadt.classes, a;
     const float *codewords = hp_weights_take(w, "encode.codewords", (int[2]){k, d}, 2);
@@ -96,10 +97,11 @@ int hp_net_sadt_cells(const hp_net_params *p, int side)
 void hp_net__sadt(hp_graph *g, const hp_net_params *p, hp_weights *w, const int size[3])
 {
     int base = (int)(64 * p->sadt.width), channels = p->sadt.mask_input ? 5 : 4;
-    hp_net_conv reduce = {2, p->sadt.codeword_dim, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, true, true};
+    hp_net_conv reduce = {
+        2, p->sadt.codeword_dim, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, true, true};
     int x = hp_graph_input(g, (int[4]){1, size[1], size[2], channels});
-    int mask = hp_graph_input(g, (int[4]){1, hp_net_sadt_cells(p, size[1]),
-                                          hp_net_sadt_cells(p, size[2]), 1});
+    int mask = hp_graph_input(
+        g, (int[4]){1, hp_net_sadt_cells(p, size[1]), hp_net_sadt_cells(p, size[2]), 1});
 
     x = stem(g, w, x, p->sadt.depth, base);
     hp_graph_stage(g, x, "stem");

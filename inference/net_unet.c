@@ -11,8 +11,13 @@ static const int ONE[3] = {1, 1, 1};
 static int level(hp_graph *g, hp_weights *w, int x, int nd, int lv, int cout,
                  const int stride[3], const char *key)
 {
-    hp_net_conv c = {nd, cout, {nd == 3 && lv > 0 ? 3 : 1, 3, 3},
-                     {stride[0], stride[1], stride[2]}, {1, 1, 1}, true, true};
+    hp_net_conv c = {nd,
+                     cout,
+                     {nd == 3 && lv > 0 ? 3 : 1, 3, 3},
+                     {stride[0], stride[1], stride[2]},
+                     {1, 1, 1},
+                     true,
+                     true};
 
     x = hp_net__conv(g, w, x, &c, -1, "%s.c0", key);
     memcpy(c.stride, ONE, sizeof c.stride);
@@ -23,8 +28,10 @@ static int level(hp_graph *g, hp_weights *w, int x, int nd, int lv, int cout,
 static int up(hp_graph *g, hp_weights *w, int x, int skip, int nd, int lv, int cout,
               const int stride[3])
 {
-    hp_net_conv c = {nd, cout * stride[0] * stride[1] * stride[2], {1, 1, 1}, {1, 1, 1},
-                     {1, 1, 1}, false, false};
+    hp_net_conv c = {nd,        cout * stride[0] * stride[1] * stride[2],
+                     {1, 1, 1}, {1, 1, 1},
+                     {1, 1, 1}, false,
+                     false};
     char key[24];
     const float *bias;
     int v;

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "inference/stage.h"
+#include "inference/stage_internal.h"
 
 /* --- opening ----------------------------------------------------------- */
 
@@ -18,8 +18,9 @@ static hp_code make_runners(hp_pipeline *p, hp_error *reterr)
 {
     for (int s = 0; s < HP_STAGES; s++)
         for (int i = 0; i < p->model->stage[s].weights_count; i++) {
-            hp_code r = hp_runner_new(p->backend, &p->model->stage[s].params,
-                                      p->model->stage[s].weights[i], &p->runner[s][i], reterr);
+            hp_code r =
+                hp_runner_new(p->backend, &p->model->stage[s].params,
+                              p->model->stage[s].weights[i], &p->runner[s][i], reterr);
 
             if (r != HP_OK)
                 return r;
@@ -36,7 +37,8 @@ hp_code hp_pipeline_open(const char *bundle_dir, const hp_pipeline_options *opt,
     if (p == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "pipeline");
     p->opt = *opt;
-    snprintf(p->device, sizeof p->device, "%s", opt->device != NULL ? opt->device : "auto");
+    snprintf(p->device, sizeof p->device, "%s",
+             opt->device != NULL ? opt->device : "auto");
     p->opt.device = p->device;
     r = hp_model_load(bundle_dir, false, &p->model, reterr);
     if (r == HP_OK)
@@ -101,7 +103,8 @@ static void dump_part(hp_pipeline *p, const float *data, const int dim[4], int c
         return;
     for (int c = 0; c < c_count; c++)
         for (size_t i = 0; i < cells; i++)
-            turned[(size_t)c * cells + i] = data[i * (size_t)dim[3] + (size_t)(c_first + c)];
+            turned[(size_t)c * cells + i] =
+                data[i * (size_t)dim[3] + (size_t)(c_first + c)];
     p->opt.on_tensor(name, turned, (int[4]){c_count, dim[0], dim[1], dim[2]}, 4,
                      p->opt.payload);
     free(turned);
@@ -118,7 +121,8 @@ typedef struct tap {
     const char *prefix;
 } tap;
 
-static void on_stage(const hp_graph *g, const hp_stage_name *s, const float *data, void *payload)
+static void on_stage(const hp_graph *g, const hp_stage_name *s, const float *data,
+                     void *payload)
 {
     tap *t = payload;
     const hp_value *v = &g->value[s->value];
@@ -230,7 +234,8 @@ static void start_findings(hp_visit *v)
     snprintf(f->bundle_version, sizeof f->bundle_version, "%s", m->version);
     snprintf(f->bundle_sha256, sizeof f->bundle_sha256, "%s", m->sha256);
     snprintf(f->intended_use, sizeof f->intended_use, "%s", m->intended_use);
-    snprintf(f->device, sizeof f->device, "%s", v->p->backend->ops->describe(v->p->backend));
+    snprintf(f->device, sizeof f->device, "%s",
+             v->p->backend->ops->describe(v->p->backend));
     memset(&v->p->detail, 0, sizeof v->p->detail);
 }
 

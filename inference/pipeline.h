@@ -29,7 +29,7 @@ typedef struct hp_pipeline_options {
     const char *device; /* "auto" "cpu" "cuda" */
     hp_missing_phase missing_phase;
     bool liver_check_off; /* run on even when the liver's sanity gates fail */
-    bool evaluate;      /* always a class for the top candidate (networks.md 3.2) */
+    bool evaluate;        /* always a class for the top candidate (networks.md 3.2) */
     /* (optional) called with every stage's tensor: name such as "detect.V.hm",
      * float data, dims[rank]; for hepar-prepare and golden tests. */
     void (*on_tensor)(const char *name, const float *data, const int *dims, int rank,
@@ -38,8 +38,10 @@ typedef struct hp_pipeline_options {
     void (*on_progress)(const char *stage, double fraction, void *payload);
     void *payload;
 } hp_pipeline_options;
-#define HP_PIPELINE_OPTIONS_INIT                                               \
-    {0, "auto", HP_MISSING_DETECT_ONLY, false, false, NULL, NULL, NULL}
+#define HP_PIPELINE_OPTIONS_INIT                                                         \
+    {                                                                                    \
+        0, "auto", HP_MISSING_DETECT_ONLY, false, false, NULL, NULL, NULL                \
+    }
 
 /* Reads and checks the bundle (hashes, shapes), builds the networks. The error
  * names file, tensor or line. */
@@ -71,7 +73,8 @@ typedef struct hp_pipeline_detail {
         hp_box box_mm;
     } peak[HP_PHASES][HP_PIPELINE_PEAKS];
     int folds;
-    double fold[HP_PIPELINE_FOLDS][HP_MAX_CLASSES]; /* probabilities, by ensemble member */
+    double fold[HP_PIPELINE_FOLDS]
+               [HP_MAX_CLASSES]; /* probabilities, by ensemble member */
 } hp_pipeline_detail;
 const hp_pipeline_detail *hp_pipeline_get_detail(const hp_pipeline *p);
 
@@ -83,8 +86,8 @@ hp_code hp_pipeline_liver(hp_pipeline *p, const hp_volume *vol, hp_volume **ret_
 /* The detector on crops somebody cut: hu[phase] (48, 176, 256) or the bundle's grid,
  * over the voxels [lo, hi) of grid `g`; NULL = missing. Fills f->candidates. */
 hp_code hp_pipeline_detect(hp_pipeline *p, const int16_t *const hu[HP_PHASES],
-                           const hp_geom *g, const int lo[3], const int hi[3], hp_findings *f,
-                           hp_error *reterr);
+                           const hp_geom *g, const int lo[3], const int hi[3],
+                           hp_findings *f, hp_error *reterr);
 
 /* Texture networks on a box somebody gives: the 4-phase patch (phases, side, side)
  * in HU at the bundle's pixel size, and the box in its pixels (y1, x1, y2, x2).

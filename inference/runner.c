@@ -21,8 +21,8 @@ struct hp_runner {
     unsigned long clock;
 };
 
-hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w, hp_runner **ret,
-                      hp_error *reterr)
+hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w,
+                      hp_runner **ret, hp_error *reterr)
 {
     hp_runner *r = calloc(1, sizeof *r);
 

@@ -12,8 +12,8 @@ extern "C" {
 typedef struct hp_runner hp_runner;
 
 /* Borrows all three for its life. */
-hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w, hp_runner **ret,
-                      hp_error *reterr);
+hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w,
+                      hp_runner **ret, hp_error *reterr);
 void hp_runner_free(hp_runner *r);
 HP_AUTO_DEFINE(hp_runner, hp_runner_free)
 

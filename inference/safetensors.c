@@ -23,8 +23,9 @@ static const struct {
     const char *name;
     size_t size;
 } DTYPES[HP_DTYPES] = {
-    [HP_DTYPE_F32] = {"F32", 4}, [HP_DTYPE_F16] = {"F16", 2}, [HP_DTYPE_BF16] = {"BF16", 2},
-    [HP_DTYPE_I16] = {"I16", 2}, [HP_DTYPE_I32] = {"I32", 4}, [HP_DTYPE_U8] = {"U8", 1},
+    [HP_DTYPE_F32] = {"F32", 4},   [HP_DTYPE_F16] = {"F16", 2},
+    [HP_DTYPE_BF16] = {"BF16", 2}, [HP_DTYPE_I16] = {"I16", 2},
+    [HP_DTYPE_I32] = {"I32", 4},   [HP_DTYPE_U8] = {"U8", 1},
 };
 
 size_t hp_dtype_size(hp_dtype t)
@@ -68,8 +69,8 @@ hp_code hp_tensor_to_f32(const hp_tensor *t, float *ret, hp_error *reterr)
         return HP_OK;
     }
     if (t->dtype != HP_DTYPE_F16 && t->dtype != HP_DTYPE_BF16)
-        return hp_fail(reterr, HP_E_CORRUPT, "tensor %s: %s where a float belongs", t->name,
-                       DTYPES[t->dtype].name);
+        return hp_fail(reterr, HP_E_CORRUPT, "tensor %s: %s where a float belongs",
+                       t->name, DTYPES[t->dtype].name);
     for (size_t i = 0; i < n; i++) {
         uint16_t h;
 
@@ -120,8 +121,8 @@ static hp_code read_entry(hp_tensor *t, const json_t *entry, const uint8_t *body
     while (d < HP_DTYPES && strcmp(DTYPES[d].name, dtype) != 0)
         d++;
     if (d == HP_DTYPES)
-        return hp_fail(reterr, HP_E_CORRUPT, "tensor %s: dtype %.12s is not taken", t->name,
-                       dtype);
+        return hp_fail(reterr, HP_E_CORRUPT, "tensor %s: dtype %.12s is not taken",
+                       t->name, dtype);
     t->dtype = (hp_dtype)d;
     from = json_integer_value(json_array_get(offsets, 0));
     to = json_integer_value(json_array_get(offsets, 1));
@@ -151,7 +152,8 @@ static hp_code parse(hp_safetensors *s, hp_error *reterr)
     s->tensor = calloc(json_object_size(s->header) + 1, sizeof *s->tensor);
     if (s->tensor == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "header");
-    json_object_foreach(s->header, name, entry) {
+    json_object_foreach(s->header, name, entry)
+    {
         if (strcmp(name, "__metadata__") == 0)
             continue;
         s->tensor[s->count].name = name;

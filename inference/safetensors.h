@@ -53,7 +53,8 @@ HP_AUTO_DEFINE(hp_safetensors, hp_safetensors_free)
 
 int hp_safetensors_count(const hp_safetensors *s);
 const hp_tensor *hp_safetensors_at(const hp_safetensors *s, int i);
-const hp_tensor *hp_safetensors_find(const hp_safetensors *s, const char *name); /* or NULL */
+const hp_tensor *hp_safetensors_find(const hp_safetensors *s,
+                                     const char *name); /* or NULL */
 
 /* The text under `key` in the file's __metadata__, or NULL. */
 const char *hp_safetensors_metadata(const hp_safetensors *s, const char *key);

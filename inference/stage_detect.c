@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "inference/stage.h"
+#include "inference/stage_internal.h"
 #include "kernels/nms.h"
 #include "kernels/peaks.h"
 #include "kernels/resize.h"
@@ -81,8 +81,8 @@ static hp_code cut_crop(const hp_volume *vol, const hp_voxel_box *crop, const in
 
 static int phase_rank(int phase)
 {
-    static const int RANK[HP_PHASES] = {[HP_PHASE_V] = 0, [HP_PHASE_A] = 1, [HP_PHASE_D] = 2,
-                                        [HP_PHASE_NC] = 3};
+    static const int RANK[HP_PHASES] = {
+        [HP_PHASE_V] = 0, [HP_PHASE_A] = 1, [HP_PHASE_D] = 2, [HP_PHASE_NC] = 3};
 
     return RANK[phase];
 }
@@ -92,7 +92,8 @@ static void decode(hp_pipeline *p, int phase, const hp_geom *g, const hp_voxel_b
                    heads *h, hp_scored_box *boxes, int *count)
 {
     const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
-    int k = s->topk < HP_PIPELINE_PEAKS ? s->topk : HP_PIPELINE_PEAKS, found, stride[3], n[3];
+    int k = s->topk < HP_PIPELINE_PEAKS ? s->topk : HP_PIPELINE_PEAKS, found, stride[3],
+        n[3];
     hp_peak peak[HP_PIPELINE_PEAKS];
     double corner_mm[3], limit_mm[3];
     hp_geom grid;
@@ -172,8 +173,9 @@ static hp_code detect(hp_pipeline *p, const hp_volume *const vol[HP_PHASES],
     int16_t *cut = malloc((size_t)n[0] * n[1] * n[2] * sizeof *cut);
     heads h = {0};
     int count = 0;
-    hp_code r = boxes != NULL && cut != NULL ? heads_init(&h, s, reterr)
-                                             : hp_fail(reterr, HP_E_NO_MEMORY, "candidates");
+    hp_code r = boxes != NULL && cut != NULL
+                    ? heads_init(&h, s, reterr)
+                    : hp_fail(reterr, HP_E_NO_MEMORY, "candidates");
 
     for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++) {
         p->detail.peak_count[phase] = 0;
@@ -210,8 +212,8 @@ hp_code hp_stage_detect(hp_visit *v, hp_error *reterr)
 }
 
 hp_code hp_pipeline_detect(hp_pipeline *p, const int16_t *const hu[HP_PHASES],
-                           const hp_geom *g, const int lo[3], const int hi[3], hp_findings *f,
-                           hp_error *reterr)
+                           const hp_geom *g, const int lo[3], const int hi[3],
+                           hp_findings *f, hp_error *reterr)
 {
     static const hp_volume *const NONE[HP_PHASES] = {NULL};
     hp_voxel_box crop = {{lo[0], lo[1], lo[2]}, {hi[0], hi[1], hi[2]}};

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "inference/stage.h"
+#include "inference/stage_internal.h"
 
 void hp_lesion_map_done(hp_lesion_map *m)
 {
@@ -60,7 +60,8 @@ static hp_code run_slice(hp_visit *v, plane_cache *c, int phase, int z, float *s
     size_t plane = (size_t)size[1] * size[2];
     int reach = (int)ceil(count * s->params.unet.interval_mm / g->spacing_mm[0] / 2) + 2;
     int16_t *hu = malloc(plane * (size_t)count * sizeof *hu);
-    float *in = malloc(plane * (size_t)count * sizeof *in), *out = malloc(plane * sizeof *out);
+    float *in = malloc(plane * (size_t)count * sizeof *in),
+          *out = malloc(plane * sizeof *out);
     char prefix[32];
     hp_code r = hu != NULL && in != NULL && out != NULL
                     ? HP_OK
@@ -80,8 +81,8 @@ static hp_code run_slice(hp_visit *v, plane_cache *c, int phase, int z, float *s
 
         snprintf(name, sizeof name, "%s.input", prefix);
         hp_stage_dump_channels_last(v->p, in, (int[4]){1, size[1], size[2], count}, name);
-        r = hp_stage_run(v->p, HP_STAGE_KEYSLICE, 0, prefix, size, (const float *const[]){in},
-                         (float *const[]){out}, reterr);
+        r = hp_stage_run(v->p, HP_STAGE_KEYSLICE, 0, prefix, size,
+                         (const float *const[]){in}, (float *const[]){out}, reterr);
     }
     for (size_t i = 0; i < plane && r == HP_OK; i++)
         sum[i] += 1.0f / (1.0f + expf(-out[i]));
@@ -108,8 +109,8 @@ static int slices_to_run(const hp_visit *v, uint8_t *ret)
     return count;
 }
 
-static hp_code run_phase(hp_visit *v, int phase, const uint8_t *wanted, int count, float **sum,
-                         hp_error *reterr)
+static hp_code run_phase(hp_visit *v, int phase, const uint8_t *wanted, int count,
+                         float **sum, hp_error *reterr)
 {
     plane_cache c = {.vol = v->seen[phase], .map = &v->lesions, .err = reterr};
     int done = 0;
@@ -182,7 +183,8 @@ static double area_in(const hp_lesion_map *m, int z, const hp_box *b)
         for (int x = 0; x < m->n[1]; x++) {
             double mx = m->lo_mm[1] + (x + 0.5) * m->spacing_mm;
 
-            count += mx >= b->lo[2] && mx < b->hi[2] && m->plane[z][(size_t)y * m->n[1] + x];
+            count +=
+                mx >= b->lo[2] && mx < b->hi[2] && m->plane[z][(size_t)y * m->n[1] + x];
         }
     }
     return (double)count * m->spacing_mm * m->spacing_mm;
@@ -220,7 +222,8 @@ hp_code hp_stage_keyslice(hp_visit *v, hp_error *reterr)
 
     v->lesions.nz = g->n[0];
     v->lesions.spacing_mm = s->params.spacing_mm[1];
-    hp_crop_keyslice(g, &v->liver_box, v->lesions.spacing_mm, v->lesions.n, v->lesions.lo_mm);
+    hp_crop_keyslice(g, &v->liver_box, v->lesions.spacing_mm, v->lesions.n,
+                     v->lesions.lo_mm);
     r = run_network(v, reterr);
     for (int i = 0; i < v->f->candidate_count && r == HP_OK; i++)
         choose(v, &v->f->candidates[i]);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "inference/stage.h"
+#include "inference/stage_internal.h"
 #include "kernels/mask.h"
 #include "kernels/resize.h"
 #include "kernels/warp.h"
@@ -25,8 +25,8 @@ static hp_code body_box(const hp_volume *vol, hp_box *ret, hp_error *reterr)
 }
 
 /* Mean logit over the windows that cover each plane. */
-static hp_code run_windows(hp_pipeline *p, const hp_volume *grid, const char *name, float *logit,
-                           hp_error *reterr)
+static hp_code run_windows(hp_pipeline *p, const hp_volume *grid, const char *name,
+                           float *logit, hp_error *reterr)
 {
     const hp_model_stage *s = &p->model->stage[HP_STAGE_LIVER];
     const int *n = s->params.grid;
@@ -67,8 +67,8 @@ static hp_code run_windows(hp_pipeline *p, const hp_volume *grid, const char *na
 
 /* Turns logits outside the largest part negative and those in its holes positive,
  * so that the cut after resampling keeps the part's smooth surface. */
-static hp_code keep_largest(float *logit, const int n[3], float cut, hp_voxel_box *ret_box,
-                            bool *ret_any, hp_error *reterr)
+static hp_code keep_largest(float *logit, const int n[3], float cut,
+                            hp_voxel_box *ret_box, bool *ret_any, hp_error *reterr)
 {
     size_t total = (size_t)n[0] * n[1] * n[2], count = 0;
     uint8_t *mask = malloc(total);
@@ -124,7 +124,8 @@ static hp_code cut_on_v(const hp_geom *grid, const float *logit, const hp_voxel_
         for (int y = 0; y < n[1]; y++) {
             const float *from = sub + ((size_t)z * n[1] + y) * n[2];
             uint8_t *to = ret_mask +
-                          ((size_t)(z + b.lo[0]) * v->n[1] + y + b.lo[1]) * v->n[2] + b.lo[2];
+                          ((size_t)(z + b.lo[0]) * v->n[1] + y + b.lo[1]) * v->n[2] +
+                          b.lo[2];
 
             for (int x = 0; x < n[2]; x++)
                 to[x] = from[x] >= 0;
@@ -212,7 +213,8 @@ static void fallback_box(const hp_volume *vol, hp_voxel_box *ret)
     if (body_box(vol, &body, NULL) != HP_OK)
         for (int a = 0; a < 3; a++)
             body.hi[a] = g->n[a] * g->spacing_mm[a];
-    body.hi[2] = body.lo[2] + 0.65 * (body.hi[2] - body.lo[2]); /* +x is the patient's left */
+    body.hi[2] =
+        body.lo[2] + 0.65 * (body.hi[2] - body.lo[2]); /* +x is the patient's left */
     *ret = hp_stage_voxels_of(g, &body);
 }
 
@@ -233,10 +235,12 @@ hp_code hp_stage_liver(hp_visit *v, hp_error *reterr)
         if (v->vol[ORDER[k]] == NULL)
             continue;
         snprintf(name, sizeof name, "liver.%s", phase);
-        r = hp_stage_liver_mask(v->p, v->vol[ORDER[k]], name, v->liver, &v->liver_box, reterr);
+        r = hp_stage_liver_mask(v->p, v->vol[ORDER[k]], name, v->liver, &v->liver_box,
+                                reterr);
         if (r != HP_OK)
             return r;
-        v->f->liver_ok = is_sane(g, v->liver, &v->liver_box, &v->f->liver_ml, here, sizeof here);
+        v->f->liver_ok =
+            is_sane(g, v->liver, &v->liver_box, &v->f->liver_ml, here, sizeof here);
         if (v->f->liver_ok) {
             snprintf(v->f->liver_note, sizeof v->f->liver_note, "from phase %s", phase);
             return HP_OK;

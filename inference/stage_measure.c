@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "inference/stage.h"
+#include "inference/stage_internal.h"
 #include "kernels/mask.h"
 
 enum { EROSIONS = 2, MAX_OUTLINE = 4096 };
@@ -33,14 +33,16 @@ static size_t lesion_mask(const hp_visit *v, const hp_candidate *c, const hp_vox
     for (int z = b->lo[0]; z < b->hi[0]; z++)
         for (int y = b->lo[1]; y < b->hi[1]; y++)
             for (int x = b->lo[2]; x < b->hi[2]; x++, at++) {
-                double mm[3] = {(z + 0.5) * g->spacing_mm[0], (y + 0.5) * g->spacing_mm[1],
+                double mm[3] = {(z + 0.5) * g->spacing_mm[0],
+                                (y + 0.5) * g->spacing_mm[1],
                                 (x + 0.5) * g->spacing_mm[2]};
                 double r2 = 0;
                 bool inside = true;
 
                 for (int a = 0; a < 3; a++) {
                     double half = (c->box_mm.hi[a] - c->box_mm.lo[a]) / 2;
-                    double d = (mm[a] - (c->box_mm.lo[a] + c->box_mm.hi[a]) / 2) / fmax(half, 1e-6);
+                    double d = (mm[a] - (c->box_mm.lo[a] + c->box_mm.hi[a]) / 2) /
+                               fmax(half, 1e-6);
 
                     inside = inside && fabs(d) <= 1;
                     r2 += d * d;
@@ -59,7 +61,8 @@ static void copy_part(const hp_volume *vol, const hp_voxel_box *b, int16_t *ret)
 
     for (int z = b->lo[0]; z < b->hi[0]; z++)
         for (int y = b->lo[1]; y < b->hi[1]; y++, ret += w)
-            memcpy(ret, vol->hu + ((size_t)z * n[1] + y) * n[2] + b->lo[2], w * sizeof *ret);
+            memcpy(ret, vol->hu + ((size_t)z * n[1] + y) * n[2] + b->lo[2],
+                   w * sizeof *ret);
 }
 
 static size_t voxels(const hp_voxel_box *b)
@@ -72,7 +75,7 @@ static size_t voxels(const hp_voxel_box *b)
 static void axes(const hp_visit *v, hp_candidate *c)
 {
     const hp_lesion_map *m = &v->lesions;
-    double (*at)[2] = malloc(MAX_OUTLINE * sizeof *at), long2 = -1, dir[2] = {0, 1};
+    double(*at)[2] = malloc(MAX_OUTLINE * sizeof *at), long2 = -1, dir[2] = {0, 1};
     double lo = INFINITY, hi = -INFINITY;
     int count = 0;
 
@@ -81,8 +84,8 @@ static void axes(const hp_visit *v, hp_candidate *c)
             const uint8_t *p = m->plane[c->key_slice] + (size_t)y * m->n[1] + x;
             double my = m->lo_mm[0] + (y + 0.5) * m->spacing_mm;
             double mx = m->lo_mm[1] + (x + 0.5) * m->spacing_mm;
-            bool inner = y > 0 && y + 1 < m->n[0] && x > 0 && x + 1 < m->n[1] && p[-1] && p[1] &&
-                         p[-m->n[1]] && p[m->n[1]];
+            bool inner = y > 0 && y + 1 < m->n[0] && x > 0 && x + 1 < m->n[1] && p[-1] &&
+                         p[1] && p[-m->n[1]] && p[m->n[1]];
 
             if (!*p || inner || my < c->box_mm.lo[1] || my >= c->box_mm.hi[1] ||
                 mx < c->box_mm.lo[2] || mx >= c->box_mm.hi[2])
@@ -110,7 +113,8 @@ static void axes(const hp_visit *v, hp_candidate *c)
         c->long_axis_mm = sqrt(long2) + m->spacing_mm;
         c->short_axis_mm = hi - lo + m->spacing_mm;
     } else {
-        double h = c->box_mm.hi[1] - c->box_mm.lo[1], w = c->box_mm.hi[2] - c->box_mm.lo[2];
+        double h = c->box_mm.hi[1] - c->box_mm.lo[1],
+               w = c->box_mm.hi[2] - c->box_mm.lo[2];
 
         c->long_axis_mm = fmax(h, w);
         c->short_axis_mm = fmin(h, w);
@@ -161,7 +165,8 @@ static hp_code quiet_liver(const hp_visit *v, const hp_voxel_box *b, uint8_t *ma
     for (int z = 0; z < n[0]; z++)
         for (int y = 0; y < n[1]; y++)
             memcpy(mask + ((size_t)z * n[1] + y) * n[2],
-                   v->liver + ((size_t)(z + b->lo[0]) * g->n[1] + y + b->lo[1]) * g->n[2] +
+                   v->liver +
+                       ((size_t)(z + b->lo[0]) * g->n[1] + y + b->lo[1]) * g->n[2] +
                        b->lo[2],
                    (size_t)n[2]);
     for (int i = 0; i < v->f->candidate_count; i++) {

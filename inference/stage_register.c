@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "inference/stage.h"
+#include "inference/stage_internal.h"
 #include "kernels/warp.h"
 
 static hp_code one_phase(hp_visit *v, int phase, hp_error *reterr)
@@ -25,7 +25,8 @@ hp_code hp_stage_register(hp_visit *v, hp_error *reterr)
             continue;
         r = one_phase(v, phase, reterr);
         if (r != HP_OK)
-            return hp_wrap(reterr, r, "resampling phase %s", hp_phase_name((hp_phase)phase));
+            return hp_wrap(reterr, r, "resampling phase %s",
+                           hp_phase_name((hp_phase)phase));
         v->seen[phase] = v->vol[phase];
         snprintf(v->f->registration[phase], sizeof v->f->registration[phase], "%s",
                  phase == HP_PHASE_V ? "reference" : "coordinates");

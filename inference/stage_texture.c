@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "inference/stage.h"
+#include "inference/stage_internal.h"
 #include "kernels/encode.h"
 
 static void softmax(const float *logit, int n, double temperature, double *ret)
@@ -38,16 +38,18 @@ static void fill_image(const hp_model_stage *s, const int16_t *patch, int side,
 
 /* ret (members, classes): softmax of each ensemble member. */
 static hp_code run_stage(hp_pipeline *p, hp_stage_id id, const int16_t *patch, int side,
-                         const double rect[4], const char *name, double (*ret)[HP_MAX_CLASSES],
-                         hp_error *reterr)
+                         const double rect[4], const char *name,
+                         double (*ret)[HP_MAX_CLASSES], hp_error *reterr)
 {
     const hp_model_stage *s = &p->model->stage[id];
-    int c = s->params.sadt.mask_input ? 5 : 4, cells = hp_net_sadt_cells(&s->params, side);
+    int c = s->params.sadt.mask_input ? 5 : 4,
+        cells = hp_net_sadt_cells(&s->params, side);
     int size[3] = {1, side, side};
     float *image = malloc((size_t)side * side * (size_t)c * sizeof *image);
     float *delta = malloc((size_t)cells * cells * sizeof *delta), logit[64];
-    hp_code r = image != NULL && delta != NULL ? HP_OK
-                                               : hp_fail(reterr, HP_E_NO_MEMORY, "texture input");
+    hp_code r = image != NULL && delta != NULL
+                    ? HP_OK
+                    : hp_fail(reterr, HP_E_NO_MEMORY, "texture input");
 
     if (r == HP_OK) {
         char full[64];
@@ -73,8 +75,9 @@ static hp_code run_stage(hp_pipeline *p, hp_stage_id id, const int16_t *patch, i
 }
 
 /* The crop at the candidate's key slice: side, patch and the box in its pixels. */
-static hp_code cut_patch(const hp_visit *v, const hp_model_stage *s, const hp_candidate *c,
-                         int *ret_side, int16_t **ret_patch, double rect[4], hp_error *reterr)
+static hp_code cut_patch(const hp_visit *v, const hp_model_stage *s,
+                         const hp_candidate *c, int *ret_side, int16_t **ret_patch,
+                         double rect[4], hp_error *reterr)
 {
     double h = (c->box_mm.hi[1] - c->box_mm.lo[1]) / s->patch_mm;
     double w = (c->box_mm.hi[2] - c->box_mm.lo[2]) / s->patch_mm;
@@ -85,7 +88,8 @@ static hp_code cut_patch(const hp_visit *v, const hp_model_stage *s, const hp_ca
     hp_code r = patch != NULL ? HP_OK : hp_fail(reterr, HP_E_NO_MEMORY, "texture patch");
 
     for (int a = 0; a < 2; a++) {
-        lo_mm[a] = (c->box_mm.lo[a + 1] + c->box_mm.hi[a + 1]) / 2 - side * s->patch_mm / 2;
+        lo_mm[a] =
+            (c->box_mm.lo[a + 1] + c->box_mm.hi[a + 1]) / 2 - side * s->patch_mm / 2;
         rect[a] = (c->box_mm.lo[a + 1] - lo_mm[a]) / s->patch_mm;
         rect[2 + a] = (c->box_mm.hi[a + 1] - lo_mm[a]) / s->patch_mm;
     }
@@ -105,8 +109,9 @@ static hp_code cut_patch(const hp_visit *v, const hp_model_stage *s, const hp_ca
     return HP_OK;
 }
 
-static hp_code run_candidate(hp_visit *v, hp_stage_id id, const hp_candidate *c, const char *name,
-                             double (*ret)[HP_MAX_CLASSES], hp_error *reterr)
+static hp_code run_candidate(hp_visit *v, hp_stage_id id, const hp_candidate *c,
+                             const char *name, double (*ret)[HP_MAX_CLASSES],
+                             hp_error *reterr)
 {
     int16_t *patch = NULL;
     double rect[4];
@@ -177,11 +182,12 @@ hp_code hp_stage_classify(hp_visit *v, hp_error *reterr)
     if (f->primary < 0)
         return HP_OK;
     d->folds = v->p->model->stage[HP_STAGE_CLASSIFY].weights_count;
-    r = run_candidate(v, HP_STAGE_CLASSIFY, &f->candidates[f->primary], "classify", d->fold,
-                      reterr);
+    r = run_candidate(v, HP_STAGE_CLASSIFY, &f->candidates[f->primary], "classify",
+                      d->fold, reterr);
     if (r == HP_OK)
-        f->class_index = hp_pipeline_vote((const double(*)[HP_MAX_CLASSES])d->fold, d->folds,
-                                          f->class_count, f->votes, f->probabilities);
+        f->class_index =
+            hp_pipeline_vote((const double(*)[HP_MAX_CLASSES])d->fold, d->folds,
+                             f->class_count, f->votes, f->probabilities);
     return r;
 }
 
@@ -214,8 +220,8 @@ hp_code hp_pipeline_texture(hp_pipeline *p, const int16_t *patch, int side,
     }
     if (r == HP_OK && ret_folds != NULL) {
         ret_folds->folds = p->model->stage[HP_STAGE_CLASSIFY].weights_count;
-        r = run_stage(p, HP_STAGE_CLASSIFY, patch, side, rect, "classify.given", ret_folds->fold,
-                      reterr);
+        r = run_stage(p, HP_STAGE_CLASSIFY, patch, side, rect, "classify.given",
+                      ret_folds->fold, reterr);
     }
     return r;
 }

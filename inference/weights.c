@@ -124,8 +124,8 @@ static uint64_t mix(uint64_t z)
 /* Four 16-bit uniforms summed: near enough to normal for weights. */
 static float normal(uint64_t bits)
 {
-    int sum = (int)(bits & 0xffff) + (int)(bits >> 16 & 0xffff) + (int)(bits >> 32 & 0xffff) +
-              (int)(bits >> 48);
+    int sum = (int)(bits & 0xffff) + (int)(bits >> 16 & 0xffff) +
+              (int)(bits >> 32 & 0xffff) + (int)(bits >> 48);
 
     return ((float)sum - 131070.0f) * (1.0f / 37837.0f); /* sd of the sum */
 }
@@ -160,7 +160,8 @@ static void fill_random(const hp_weights *w, entry *e)
         sd *= 0.25f;
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < e->count; i++)
-        e->data[i] = constant + (sd > 0 ? sd * normal(mix(state + i * 0x9e3779b97f4a7c15u)) : 0);
+        e->data[i] =
+            constant + (sd > 0 ? sd * normal(mix(state + i * 0x9e3779b97f4a7c15u)) : 0);
 }
 
 /* --- taking ------------------------------------------------------------ */
@@ -186,8 +187,9 @@ const float *hp_weights_take(hp_weights *w, const char *key, const int *dim, int
     if (e->rank != rank || memcmp(e->dim, dim, (size_t)rank * sizeof *dim) != 0) {
         char words[96];
 
-        snprintf(words, sizeof words, "wrong shape: [%d%s%.0d%s...] where [%d, %d...] belongs",
-                 e->dim[0], e->rank > 1 ? ", " : "", e->rank > 1 ? e->dim[1] : 0,
+        snprintf(words, sizeof words,
+                 "wrong shape: [%d%s%.0d%s...] where [%d, %d...] belongs", e->dim[0],
+                 e->rank > 1 ? ", " : "", e->rank > 1 ? e->dim[1] : 0,
                  e->rank > 2 ? ", " : "", dim[0], rank > 1 ? dim[1] : 0);
         return fail(w, key, words);
     }
@@ -228,8 +230,8 @@ hp_code hp_weights_write(const hp_weights *w, const char *path, hp_error *reterr
     for (int i = 0; i < w->count; i++) {
         const entry *e = &w->entry[i];
 
-        t[i] = (hp_tensor){.name = e->key, .dtype = HP_DTYPE_F32, .rank = e->rank,
-                           .data = e->data};
+        t[i] = (hp_tensor){
+            .name = e->key, .dtype = HP_DTYPE_F32, .rank = e->rank, .data = e->data};
         memcpy(t[i].dim, e->dim, sizeof t[i].dim);
     }
     r = hp_safetensors_write(path, t, w->count, reterr);

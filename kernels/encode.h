@@ -19,7 +19,8 @@ void hp_encode_assign_ref(const float *x,         /* (M, D) */
                           int m, int d, int k, float *ret /* (M, K) */);
 void hp_encode_sum_ref(const float *x, const float *assign /* (M, K) */,
                        const float *delta /* (M), a cell counts when > 0.5 */,
-                       const float *codewords, int m, int d, int k, float *ret /* (K, D) */);
+                       const float *codewords, int m, int d, int k,
+                       float *ret /* (K, D) */);
 
 /* v / max(|v|, 1e-12) over the whole vector, in place. */
 void hp_l2_norm_ref(float *v, int n);

@@ -21,8 +21,8 @@ static float distance2(const float *x, const float *c, int d)
     return sum;
 }
 
-void hp_encode_assign_ref(const float *x, const float *codewords, const float *scale, int m,
-                          int d, int k, float *ret)
+void hp_encode_assign_ref(const float *x, const float *codewords, const float *scale,
+                          int m, int d, int k, float *ret)
 {
 #pragma omp parallel for schedule(static)
     for (int i = 0; i < m; i++) {

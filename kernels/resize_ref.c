@@ -10,7 +10,7 @@
 /* The source voxels under each destination voxel; count 0 means padding. */
 typedef struct axis_taps {
     int *start, *count;
-    float *weight; /* (n, max_count) */
+    float *weight;         /* (n, max_count) */
     int max_count, lo, hi; /* [lo, hi): the source voxels touched at all */
 } axis_taps;
 
@@ -35,7 +35,8 @@ static void fill_taps(axis_taps *t, int i, double centre, double half, int src_n
     for (int j = first; j < last; j++) {
         double cover = fmin(to, j + 1.0) - fmax(from, j);
 
-        t->weight[(size_t)i * t->max_count + t->count[i]++] = (float)(cover / (to - from));
+        t->weight[(size_t)i * t->max_count + t->count[i]++] =
+            (float)(cover / (to - from));
     }
     if (first < t->lo)
         t->lo = first;
@@ -75,9 +76,9 @@ static void mix_planes(const job *j, int k, float *acc)
         float wt = j->z.weight[(size_t)k * j->z.max_count + t];
 
         for (int y = 0; y < h; y++) {
-            size_t at = ((size_t)(j->z.start[k] + t) * j->src_n[1] + y + j->y.lo) *
-                            j->src_n[2] +
-                        j->x.lo;
+            size_t at =
+                ((size_t)(j->z.start[k] + t) * j->src_n[1] + y + j->y.lo) * j->src_n[2] +
+                j->x.lo;
             float *row = acc + (size_t)y * w;
 
             for (int x = 0; x < w; x++) {
@@ -123,7 +124,8 @@ static void put(int16_t *hu, float *f32, size_t at, float v)
         hu[at] = (int16_t)lrintf(fminf(fmaxf(v, INT16_MIN), INT16_MAX));
 }
 
-static void make_plane(const job *j, int k, float *acc, float *row, int16_t *hu, float *f32)
+static void make_plane(const job *j, int k, float *acc, float *row, int16_t *hu,
+                       float *f32)
 {
     int ny = j->dst_n[1], nx = j->dst_n[2];
 
@@ -142,8 +144,8 @@ static void make_plane(const job *j, int k, float *acc, float *row, int16_t *hu,
     }
 }
 
-static hp_code run(job *j, const double lo[3], const double hi[3], int16_t *hu, float *f32,
-                   hp_error *reterr)
+static hp_code run(job *j, const double lo[3], const double hi[3], int16_t *hu,
+                   float *f32, hp_error *reterr)
 {
     bool ok = taps_init(&j->z, j->src_n[0], lo[0], hi[0], j->dst_n[0]);
 

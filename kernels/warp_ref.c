@@ -101,8 +101,8 @@ static void warp_oblique(const hp_volume *src, const affine *m, const int n[3],
     int count[3];
 
     for (int a = 0; a < 3; a++) {
-        double span = fmax(fmax(fabs(m->step[a][0]), fabs(m->step[a][1])),
-                           fabs(m->step[a][2]));
+        double span =
+            fmax(fmax(fabs(m->step[a][0]), fabs(m->step[a][1])), fabs(m->step[a][2]));
 
         count[a] = span > 1 ? (int)ceil(fmin(span, 16)) : 1;
     }

@@ -14,7 +14,8 @@ typedef struct hp_window {
 } hp_window;
 
 /* n voxels of hu become dst[i * stride]: one channel of an NDHWC tensor. */
-void hp_window_ref(const int16_t *hu, size_t n, const hp_window *w, float *dst, int stride);
+void hp_window_ref(const int16_t *hu, size_t n, const hp_window *w, float *dst,
+                   int stride);
 
 #ifdef __cplusplus
 }

@@ -1,7 +1,8 @@
 /* C twin of the window. */
 #include "kernels/window.h"
 
-void hp_window_ref(const int16_t *hu, size_t n, const hp_window *w, float *dst, int stride)
+void hp_window_ref(const int16_t *hu, size_t n, const hp_window *w, float *dst,
+                   int stride)
 {
     float lo = (float)w->lo, hi = (float)w->hi;
     float gain = (float)(1 / ((w->hi - w->lo) * w->std));

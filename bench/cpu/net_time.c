@@ -49,8 +49,8 @@ static void size_of(const hp_model_stage *s, int size[3])
     }
 }
 
-static hp_code time_network(const hp_model_stage *s, const char *name, int repeats, int threads,
-                            hp_error *err)
+static hp_code time_network(const hp_model_stage *s, const char *name, int repeats,
+                            int threads, hp_error *err)
 {
     hp_auto(hp_backend) *b = NULL;
     hp_auto(hp_graph) *g = NULL;
@@ -120,7 +120,8 @@ static hp_code render(uint64_t seed, hp_volume *ret[HP_PHASES], hp_error *err)
     return r;
 }
 
-static hp_code time_pipeline(const char *bundle, uint64_t seed, int threads, hp_error *err)
+static hp_code time_pipeline(const char *bundle, uint64_t seed, int threads,
+                             hp_error *err)
 {
     hp_volume *native[HP_PHASES] = {NULL}, *registered[HP_PHASES] = {NULL}, *liver = NULL;
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
@@ -138,15 +139,17 @@ static hp_code time_pipeline(const char *bundle, uint64_t seed, int threads, hp_
         hp_findings_init(f);
         w = now_ms(CLOCK_MONOTONIC);
         c = now_ms(CLOCK_PROCESS_CPUTIME_ID);
-        r = hp_pipeline_run(p, (const hp_volume *const *)native, f, registered, &liver, err);
+        r = hp_pipeline_run(p, (const hp_volume *const *)native, f, registered, &liver,
+                            err);
     }
     if (r == HP_OK) {
         printf("{\"stage\":\"pipeline\",\"ms\":%.0f,\"cpu_ms\":%.0f,\"peak_mib\":%.0f,"
                "\"threads\":%d,\"stages_ms\":{",
-               now_ms(CLOCK_MONOTONIC) - w, now_ms(CLOCK_PROCESS_CPUTIME_ID) - c, peak_mib(),
-               threads);
+               now_ms(CLOCK_MONOTONIC) - w, now_ms(CLOCK_PROCESS_CPUTIME_ID) - c,
+               peak_mib(), threads);
         for (int i = 0; i < f->timing_count; i++)
-            printf("%s\"%s\":%.0f", i > 0 ? "," : "", f->timings[i].name, f->timings[i].ms);
+            printf("%s\"%s\":%.0f", i > 0 ? "," : "", f->timings[i].name,
+                   f->timings[i].ms);
         printf("}}\n");
     }
     for (int k = 0; k < HP_PHASES; k++) {
@@ -158,7 +161,8 @@ static hp_code time_pipeline(const char *bundle, uint64_t seed, int threads, hp_
     return r;
 }
 
-static hp_code time_stage(int argc, char **argv, int64_t repeats, int threads, hp_error *err)
+static hp_code time_stage(int argc, char **argv, int64_t repeats, int threads,
+                          hp_error *err)
 {
     hp_auto(hp_model) *m = NULL;
     bool random = argc > 5 && strcmp(argv[5], "random") == 0;
@@ -176,9 +180,10 @@ int main(int argc, char **argv)
     int64_t n, threads;
     hp_code r;
 
-    if (argc < 5 || !hp_parse_i64(argv[3], &n) || !hp_parse_i64(argv[4], &threads) || n < 0 ||
-        threads < 1) {
-        fputs("usage: net_time BUNDLE STAGE|pipeline REPEATS|SEED THREADS [random]\n", stderr);
+    if (argc < 5 || !hp_parse_i64(argv[3], &n) || !hp_parse_i64(argv[4], &threads) ||
+        n < 0 || threads < 1) {
+        fputs("usage: net_time BUNDLE STAGE|pipeline REPEATS|SEED THREADS [random]\n",
+              stderr);
         return 2;
     }
     omp_set_num_threads((int)threads);

@@ -54,7 +54,8 @@ static void test_bundle__a_good_one_opens(void **state)
     assert_ok(hp_model_load(tiny_dir, false, &m, &err), &err);
     assert_int_equal(m->class_count, 4);
     assert_int_equal(m->stage[HP_STAGE_CLASSIFY].weights_count, 3);
-    assert_int_equal(m->stage[HP_STAGE_KEYSLICE].phases, 1u << HP_PHASE_V | 1u << HP_PHASE_A);
+    assert_int_equal(m->stage[HP_STAGE_KEYSLICE].phases,
+                     1u << HP_PHASE_V | 1u << HP_PHASE_A);
     assert_string_equal(m->classes[2].label, "C");
 }
 
@@ -141,7 +142,8 @@ static void test_bundle__other_mistakes_name_their_line(void **state)
 
 static void test_bundle__half_a_file_is_refused(void **state)
 {
-    static const char HALF[] = "\x20\0\0\0\0\0\0\0{\"a\":{\"dtype\":\"F32\",\"shape\":[9999999,99],";
+    static const char HALF[] =
+        "\x20\0\0\0\0\0\0\0{\"a\":{\"dtype\":\"F32\",\"shape\":[9999999,99],";
     char path[160], sha[HP_SHA256_HEX];
     hp_error err = HP_ERROR_INIT;
 
@@ -160,7 +162,8 @@ static void test_safetensors__bad_headers_are_refused(void **state)
         "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,15]}}",
         "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[4,20]}}",
         "{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}",
-        "{\"a\":{\"dtype\":\"F32\",\"shape\":[268435456,268435456],\"data_offsets\":[0,16]}}",
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[268435456,268435456],\"data_offsets\":[0,"
+        "16]}}",
         "{\"a\":{\"dtype\":\"C64\",\"shape\":[4],\"data_offsets\":[0,16]}}",
         "{\"a\":{\"dtype\":\"F32\",\"shape\":[4]}}",
         "[1]",
@@ -192,13 +195,16 @@ static void test_safetensors__halves_are_read_exactly(void **state)
 {
     static const uint16_t HALF[6] = {0x3c00, 0xc000, 0x0001, 0x7bff, 0x8000, 0x3555};
     static const uint16_t BF16[2] = {0x3f80, 0xc049};
-    hp_tensor t = {.name = "h", .dtype = HP_DTYPE_F16, .rank = 1, .dim = {6}, .data = HALF};
-    hp_tensor u = {.name = "b", .dtype = HP_DTYPE_BF16, .rank = 1, .dim = {2}, .data = BF16};
+    hp_tensor t = {
+        .name = "h", .dtype = HP_DTYPE_F16, .rank = 1, .dim = {6}, .data = HALF};
+    hp_tensor u = {
+        .name = "b", .dtype = HP_DTYPE_BF16, .rank = 1, .dim = {2}, .data = BF16};
     float f[6], g[2];
 
     (void)state;
     assert_int_equal(hp_tensor_to_f32(&t, f, NULL), HP_OK);
-    assert_true(f[0] == 1 && f[1] == -2 && f[2] == 0x1p-24f && f[3] == 65504 && f[4] == 0);
+    assert_true(f[0] == 1 && f[1] == -2 && f[2] == 0x1p-24f && f[3] == 65504 &&
+                f[4] == 0);
     assert_float_equal(f[5], 0.33325195f, 1e-8);
     assert_int_equal(hp_tensor_to_f32(&u, g, NULL), HP_OK);
     assert_true(g[0] == 1 && g[1] == -3.140625f);

@@ -21,8 +21,8 @@ typedef struct golden {
 } golden;
 
 /* What PyTorch has at [item][c][cell], or [item][row][c] for tables. */
-static double expected(const hp_tensor *t, const hp_stage_name *s, int item, int c, size_t cell,
-                       size_t cells)
+static double expected(const hp_tensor *t, const hp_stage_name *s, int item, int c,
+                       size_t cell, size_t cells)
 {
     const float *data = t->data;
     size_t per = hp_tensor_count(t) / (size_t)t->dim[0];
@@ -40,7 +40,8 @@ static void remember(golden *w, const float *data, size_t n)
     w->trace_count += n;
 }
 
-static void compare(const hp_graph *g, const hp_stage_name *s, const float *data, void *payload)
+static void compare(const hp_graph *g, const hp_stage_name *s, const float *data,
+                    void *payload)
 {
     golden *w = payload;
     const hp_value *v = &g->value[s->value];
@@ -52,7 +53,8 @@ static void compare(const hp_graph *g, const hp_stage_name *s, const float *data
     remember(w, data, hp_value_count(v));
     snprintf(key, sizeof key, "%s.%s", s->output ? "output" : "stage", s->name);
     t = hp_safetensors_find(w->file, key);
-    if (t == NULL || hp_tensor_count(t) / (size_t)t->dim[0] != cells * (size_t)s->c_count) {
+    if (t == NULL ||
+        hp_tensor_count(t) / (size_t)t->dim[0] != cells * (size_t)s->c_count) {
         print_error("%s is not in the golden file, or has another size\n", key);
         w->bad++;
         return;
@@ -73,7 +75,8 @@ static void compare(const hp_graph *g, const hp_stage_name *s, const float *data
 }
 
 /* Channels first (C, cells) to channels last, into every `stride`-th float. */
-static void to_channels_last(const float *from, int c, size_t cells, float *to, int stride)
+static void to_channels_last(const float *from, int c, size_t cells, float *to,
+                             int stride)
 {
     for (int k = 0; k < c; k++)
         for (size_t i = 0; i < cells; i++)
@@ -94,7 +97,8 @@ static void open_golden(const char *name, golden *w)
     assert_non_null(text);
     assert_ok(hp_json_parse(text, strlen(text), &params, &err), &err);
     assert_ok(hp_net_params_read(hp_safetensors_metadata(w->file, "arch"), params, NULL,
-                                 &w->params, &err), &err);
+                                 &w->params, &err),
+              &err);
     assert_ok(hp_weights_from(w->file, "param.", &w->weights, &err), &err);
     json_decref(params);
 }
@@ -123,11 +127,11 @@ static float *image_of(const golden *w, int item, int size[3])
     }
     image = malloc(cells * (size_t)all * sizeof *image);
     assert_non_null(image);
-    to_channels_last((const float *)x->data + (size_t)item * (size_t)c * cells, c, cells, image,
-                     all);
+    to_channels_last((const float *)x->data + (size_t)item * (size_t)c * cells, c, cells,
+                     image, all);
     if (px != NULL)
-        to_channels_last((const float *)px->data + (size_t)item * cells, 1, cells, image + c,
-                         all);
+        to_channels_last((const float *)px->data + (size_t)item * cells, 1, cells,
+                         image + c, all);
     return image;
 }
 
@@ -184,8 +188,9 @@ AGREES(sadt_50d)
 
 static void test_golden__threads_do_not_change_a_bit_of_any_stage(void **state)
 {
-    static const char *const NAMES[] = {"unet3d", "unet25d", "hourglass3d",
-                                        "hourglass3d_a", "sadt", "sadt_50", "sadt_50d"};
+    static const char *const NAMES[] = {"unet3d",        "unet25d", "hourglass3d",
+                                        "hourglass3d_a", "sadt",    "sadt_50",
+                                        "sadt_50d"};
 
     (void)state;
     for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {

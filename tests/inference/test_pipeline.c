@@ -149,7 +149,8 @@ static void test_pipeline__a_missing_phase_is_substituted(void **state)
     assert_int_equal(f.outcome, HP_OUTCOME_CLASSIFIED);
     assert_int_equal(f.substituted[HP_PHASE_D], HP_PHASE_V);
     assert_int_equal(f.substituted[HP_PHASE_A], HP_PHASE_NONE);
-    assert_true(isnan(f.candidates[0].hu_lesion[HP_PHASE_D])); /* never a borrowed number */
+    assert_true(
+        isnan(f.candidates[0].hu_lesion[HP_PHASE_D])); /* never a borrowed number */
 }
 
 static void test_pipeline__a_missing_phase_is_refused(void **state)
@@ -187,7 +188,8 @@ static void test_pipeline__threads_change_nothing(void **state)
         assert_memory_equal(f[i].candidates, f[0].candidates,
                             (size_t)f[0].candidate_count * sizeof f[0].candidates[0]);
         assert_int_equal(f[i].class_index, f[0].class_index);
-        assert_memory_equal(f[i].probabilities, f[0].probabilities, sizeof f[0].probabilities);
+        assert_memory_equal(f[i].probabilities, f[0].probabilities,
+                            sizeof f[0].probabilities);
     }
 }
 
@@ -273,8 +275,11 @@ static void test_pipeline__a_number_that_is_none_names_its_stage(void **state)
 
 static void test_vote__ties_go_to_the_higher_mean_among_the_tied(void **state)
 {
-    static const double FOLD[5][HP_MAX_CLASSES] = {
-        {.51, .49, 0, 0}, {.52, .48, 0, 0}, {.1, .9, 0, 0}, {.1, .9, 0, 0}, {.2, .2, .6, 0}};
+    static const double FOLD[5][HP_MAX_CLASSES] = {{.51, .49, 0, 0},
+                                                   {.52, .48, 0, 0},
+                                                   {.1, .9, 0, 0},
+                                                   {.1, .9, 0, 0},
+                                                   {.2, .2, .6, 0}};
     static const double CLEAR[5][HP_MAX_CLASSES] = {
         {.4, .3, .3, 0}, {.4, .3, .3, 0}, {.4, .3, .3, 0}, {0, 1, 0, 0}, {0, 1, 0, 0}};
     int votes[HP_MAX_CLASSES];
@@ -285,7 +290,8 @@ static void test_vote__ties_go_to_the_higher_mean_among_the_tied(void **state)
     assert_int_equal(votes[0], 2);
     assert_int_equal(votes[1], 2);
     assert_int_equal(votes[2], 1);
-    assert_int_equal(hp_pipeline_vote(CLEAR, 5, 4, votes, mean), 0); /* votes before means */
+    assert_int_equal(hp_pipeline_vote(CLEAR, 5, 4, votes, mean),
+                     0); /* votes before means */
 }
 
 static void test_pipeline__an_unknown_device_is_refused(void **state)

@@ -57,8 +57,8 @@ static void agree(const char *name, const float *a, const float *b, size_t n)
     }
 }
 
-static void run(const hp_model_stage *s, int fold, const int size[3], const float *const *in,
-                float *const *out)
+static void run(const hp_model_stage *s, int fold, const int size[3],
+                const float *const *in, float *const *out)
 {
     hp_error err = HP_ERROR_INIT;
     hp_auto(hp_runner) *r = NULL;
@@ -86,7 +86,8 @@ static void test_small__liver_logits_agree(void **state)
 
     (void)state;
     for (int p = 0; p < HP_PHASES; p++) {
-        const int16_t *hu = (const int16_t *)hp_safetensors_find(in, "hu")->data + p * size;
+        const int16_t *hu =
+            (const int16_t *)hp_safetensors_find(in, "hu")->data + p * size;
         float *x = windowed(s, hu, size), sub[8 * 16 * 20];
         char name[32];
         int k = 0;
@@ -141,10 +142,12 @@ static void test_small__detector_maps_and_boxes_agree(void **state)
         for (int i = 0; i < scores->dim[0]; i++) {
             const float *b = (const float *)boxes->data + 6 * i;
 
-            assert_float_equal(d->peak[k][i].score, ((const float *)scores->data)[i], 1e-4);
+            assert_float_equal(d->peak[k][i].score, ((const float *)scores->data)[i],
+                               1e-4);
             for (int a = 0; a < 3; a++) { /* ours are cut at the volume's edge */
                 assert_float_equal(d->peak[k][i].box_mm.lo[a], fmax(b[a], 0), 2e-2);
-                assert_float_equal(d->peak[k][i].box_mm.hi[a], fmin(b[3 + a], n[a]), 2e-2);
+                assert_float_equal(d->peak[k][i].box_mm.hi[a], fmin(b[3 + a], n[a]),
+                                   2e-2);
             }
         }
     }
@@ -160,7 +163,8 @@ static void test_small__key_slice_logits_agree(void **state)
     int m = hu->dim[0], c = hu->dim[1], h = hu->dim[2], w = hu->dim[3], k = 0;
     size_t plane = (size_t)h * w;
     float *x = malloc(plane * (size_t)c * sizeof *x), *out = malloc(plane * sizeof *out);
-    float *sub = malloc((size_t)m * ((size_t)h / 16 + 1) * ((size_t)w / 16 + 1) * sizeof *sub);
+    float *sub =
+        malloc((size_t)m * ((size_t)h / 16 + 1) * ((size_t)w / 16 + 1) * sizeof *sub);
 
     (void)state;
     for (int i = 0; i < m; i++) {
@@ -184,7 +188,8 @@ static void test_small__texture_logits_agree(void **state)
 {
     const hp_tensor *mask = want("rows.mask"), *box = want("rows.boxes");
     hp_safetensors *in = part("slices");
-    const hp_tensor *hu = hp_safetensors_find(in, "hu"), *rect = hp_safetensors_find(in, "rect");
+    const hp_tensor *hu = hp_safetensors_find(in, "hu"),
+                    *rect = hp_safetensors_find(in, "rect");
     int m = hu->dim[0], side = hu->dim[2], crop = mask->dim[2] * 8;
     size_t cells = (size_t)mask->dim[2] * mask->dim[3], pixels = (size_t)crop * crop;
     float *x = malloc(pixels * 4 * sizeof *x);
@@ -210,9 +215,10 @@ static void test_small__texture_logits_agree(void **state)
                 }
                 for (int p = 0; p < 4; p++)
                     for (int y = 0; y < crop; y++)
-                        hp_window_ref((const int16_t *)hu->data +
-                                          ((size_t)(4 * i + p) * side + y + at[0]) * side + at[1],
-                                      (size_t)crop, &s->window, x + (size_t)y * crop * 4 + p, 4);
+                        hp_window_ref(
+                            (const int16_t *)hu->data +
+                                ((size_t)(4 * i + p) * side + y + at[0]) * side + at[1],
+                            (size_t)crop, &s->window, x + (size_t)y * crop * 4 + p, 4);
                 run(s, fold, (int[3]){1, crop, crop},
                     (const float *const[]){x, (const float *)mask->data + i * cells},
                     (float *const[]){out + (size_t)i * classes});
@@ -249,16 +255,20 @@ static void check_inputs(void)
     hp_sha256_end(&sum, digest);
     hp_sha256_hex(digest, hex);
     if (made_from == NULL || strcmp(made_from, hex) != 0) {
-        print_error("the phantom or hepar-prepare draws other bytes than "
-                    "tests/golden/small.safetensors was made from: ./dev train --golden\n");
+        print_error(
+            "the phantom or hepar-prepare draws other bytes than "
+            "tests/golden/small.safetensors was made from: ./dev train --golden\n");
         fail();
     }
 }
 
 static int setup(void **state)
 {
-    hp_prepare o = {.motion_mm = 2, .overlap = 1, .threads = 1,
-                    .what = HP_WHAT_LIVER | HP_WHAT_DETECT | HP_WHAT_SLICES | HP_WHAT_SEG};
+    hp_prepare o = {.motion_mm = 2,
+                    .overlap = 1,
+                    .threads = 1,
+                    .what =
+                        HP_WHAT_LIVER | HP_WHAT_DETECT | HP_WHAT_SLICES | HP_WHAT_SEG};
     hp_error err = HP_ERROR_INIT;
     int64_t n = 0;
 

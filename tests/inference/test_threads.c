@@ -16,7 +16,8 @@ typedef struct sums {
 } sums;
 
 /* FNV-1a over the bits of the whole stage. */
-static void add(const hp_graph *g, const hp_stage_name *s, const float *data, void *payload)
+static void add(const hp_graph *g, const hp_stage_name *s, const float *data,
+                void *payload)
 {
     sums *w = payload;
     uint64_t h = 1469598103934665603u;
@@ -33,8 +34,8 @@ static void add(const hp_graph *g, const hp_stage_name *s, const float *data, vo
     w->sum[w->count++] = h;
 }
 
-static void run(const hp_net_params *p, hp_weights *weights, const int size[3], int threads,
-                sums *ret)
+static void run(const hp_net_params *p, hp_weights *weights, const int size[3],
+                int threads, sums *ret)
 {
     hp_error err = HP_ERROR_INIT;
     hp_auto(hp_backend) *b = NULL;
@@ -53,8 +54,8 @@ static void run(const hp_net_params *p, hp_weights *weights, const int size[3], 
         in[v->input] = malloc(hp_value_count(v) * sizeof(float));
         assert_non_null(in[v->input]);
         for (size_t k = 0; k < hp_value_count(v); k++)
-            in[v->input][k] = v->input == 1 ? (float)(k % 3 == 0)
-                                            : (float)(k * 7919 % 4001) / 1000 - 2;
+            in[v->input][k] =
+                v->input == 1 ? (float)(k % 3 == 0) : (float)(k * 7919 % 4001) / 1000 - 2;
     }
     *ret = (sums){.count = 0};
     assert_ok(b->ops->run(e, (const float *const *)in, out, add, ret, &err), &err);
@@ -91,7 +92,8 @@ static void test_threads__liver(void **state)
 {
     (void)state;
     same("unet3d",
-         "{\"widths\":[8,16,32,64,96],\"strides\":[[1,1,1],[1,2,2],[2,2,2],[2,2,2],[2,2,2]]}",
+         "{\"widths\":[8,16,32,64,96],\"strides\":[[1,1,1],[1,2,2],[2,2,2],[2,2,2],[2,2,"
+         "2]]}",
          (int[3]){64, 128, 160});
 }
 
@@ -99,7 +101,8 @@ static void test_threads__detector(void **state)
 {
     (void)state;
     same("hourglass3d",
-         "{\"stacks\":1,\"dims\":[16,24,32,48,64,64],\"modules\":[1,1,1,1,1,2],\"stem\":16,"
+         "{\"stacks\":1,\"dims\":[16,24,32,48,64,64],\"modules\":[1,1,1,1,1,2],\"stem\":"
+         "16,"
          "\"stem_kernel\":[3,7,7],\"stem_stride\":[1,2,2],\"res_stride\":[2,2,2],"
          "\"hg_strides\":[[1,2,2],[2,2,2],[2,2,2],[2,2,2],[2,2,2]]}",
          (int[3]){48, 176, 256});
@@ -108,21 +111,26 @@ static void test_threads__detector(void **state)
 static void test_threads__key_slice(void **state)
 {
     (void)state;
-    same("unet25d", "{\"slices\":9,\"widths\":[16,32,64,128,128]}", (int[3]){1, 288, 352});
-    same("unet25d", "{\"slices\":9,\"widths\":[16,32,64,128,128]}", (int[3]){1, 240, 304});
+    same("unet25d", "{\"slices\":9,\"widths\":[16,32,64,128,128]}",
+         (int[3]){1, 288, 352});
+    same("unet25d", "{\"slices\":9,\"widths\":[16,32,64,128,128]}",
+         (int[3]){1, 240, 304});
 }
 
 static void test_threads__texture(void **state)
 {
     (void)state;
     same("sadt",
-         "{\"depth\":18,\"width\":0.5,\"output_stride\":8,\"D\":128,\"K\":32,\"classes\":2}",
+         "{\"depth\":18,\"width\":0.5,\"output_stride\":8,\"D\":128,\"K\":32,\"classes\":"
+         "2}",
          (int[3]){1, 256, 256});
     same("sadt",
-         "{\"depth\":18,\"width\":0.25,\"output_stride\":8,\"D\":64,\"K\":16,\"classes\":4}",
+         "{\"depth\":18,\"width\":0.25,\"output_stride\":8,\"D\":64,\"K\":16,\"classes\":"
+         "4}",
          (int[3]){1, 256, 256});
     same("sadt",
-         "{\"depth\":18,\"width\":0.25,\"output_stride\":8,\"D\":64,\"K\":16,\"classes\":4}",
+         "{\"depth\":18,\"width\":0.25,\"output_stride\":8,\"D\":64,\"K\":16,\"classes\":"
+         "4}",
          (int[3]){1, 128, 128});
 }
 

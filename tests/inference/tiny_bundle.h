@@ -33,7 +33,7 @@ static const char TINY_CLASSIFY[] =
 static char tiny_dir[64];
 static char tiny_sha[8][HP_SHA256_HEX];
 static const char *const TINY_FILE[7] = {"liver", "detector", "seg25d", "ksf",
-                                         "cls0", "cls1", "cls2"};
+                                         "cls0",  "cls1",     "cls2"};
 
 static inline void tiny_path(const char *name, char *ret, size_t size)
 {
@@ -53,8 +53,9 @@ static inline void tiny_network(int i, const char *arch, const char *params)
     assert_ok(hp_json_parse(params, strlen(params), &j, &err), &err);
     assert_ok(hp_net_params_read(arch, j, NULL, &p, &err), &err);
     assert_ok(hp_weights_random((uint64_t)i + 1, &w, &err), &err);
-    assert_ok(hp_net_build(&p, w, flat ? (int[3]){1, 32, 32} : (int[3]){8, 32, 32}, &g, &err),
-              &err);
+    assert_ok(
+        hp_net_build(&p, w, flat ? (int[3]){1, 32, 32} : (int[3]){8, 32, 32}, &g, &err),
+        &err);
     snprintf(name, sizeof name, "%s.safetensors", TINY_FILE[i]);
     tiny_path(name, path, sizeof path);
     assert_ok(hp_weights_write(w, path, &err), &err);
@@ -66,7 +67,8 @@ static inline void tiny_network(int i, const char *arch, const char *params)
 
 #define TINY_INPUT "{window: [-175, 275], mean: 0.5, std: 0.25, pad_hu: -1024}"
 #define TINY_PATCH                                                                       \
-    "{window: [-175, 275], mean: 0.5, std: 0.25, pad_hu: -1024, spacing_mm: 2, crop: 64, " \
+    "{window: [-175, 275], mean: 0.5, std: 0.25, pad_hu: -1024, spacing_mm: 2, crop: "   \
+    "64, "                                                                               \
     "ring_px: 4}"
 
 /* Writes bundle.yaml; `extra` goes verbatim behind it. */
@@ -76,24 +78,25 @@ static inline void tiny_yaml(const char *extra)
     hp_error err = HP_ERROR_INIT;
     hp_buf b = HP_BUF_INIT;
 
-    hp_buf_printf(&b,
-                  "schema: 1\nname: tiny\nversion: \"1\"\npreset: tiny\n"
-                  "intended_use: \"Research use only.\"\nphases: [NC, A, V, D]\n"
-                  "classes:\n"
-                  "  - {id: a, label: A, code: [\"1\", SCT, a]}\n"
-                  "  - {id: b, label: B, code: [\"2\", SCT, b]}\n"
-                  "  - {id: c, label: C, code: [\"3\", SCT, c]}\n"
-                  "  - {id: d, label: D, code: [\"4\", SCT, d]}\n"
-                  "stages:\n");
-    hp_buf_printf(&b,
-                  "  liver: {arch: unet3d, file: liver.safetensors, sha256: \"%s\", params: %s, "
-                  "input: " TINY_INPUT ", threshold: 0.5}\n",
-                  tiny_sha[0], TINY_LIVER);
-    hp_buf_printf(&b,
-                  "  detector: {arch: hourglass3d, file: detector.safetensors, sha256: \"%s\", "
-                  "params: %s, input: " TINY_INPUT ", crop_margin_mm: [5, 10, 10], topk: 100, "
-                  "score_min: 0.01, nms_iou: 0.3, keep: 10}\n",
-                  tiny_sha[1], TINY_DETECTOR);
+    hp_buf_printf(&b, "schema: 1\nname: tiny\nversion: \"1\"\npreset: tiny\n"
+                      "intended_use: \"Research use only.\"\nphases: [NC, A, V, D]\n"
+                      "classes:\n"
+                      "  - {id: a, label: A, code: [\"1\", SCT, a]}\n"
+                      "  - {id: b, label: B, code: [\"2\", SCT, b]}\n"
+                      "  - {id: c, label: C, code: [\"3\", SCT, c]}\n"
+                      "  - {id: d, label: D, code: [\"4\", SCT, d]}\n"
+                      "stages:\n");
+    hp_buf_printf(
+        &b,
+        "  liver: {arch: unet3d, file: liver.safetensors, sha256: \"%s\", params: %s, "
+        "input: " TINY_INPUT ", threshold: 0.5}\n",
+        tiny_sha[0], TINY_LIVER);
+    hp_buf_printf(
+        &b,
+        "  detector: {arch: hourglass3d, file: detector.safetensors, sha256: \"%s\", "
+        "params: %s, input: " TINY_INPUT ", crop_margin_mm: [5, 10, 10], topk: 100, "
+        "score_min: 0.01, nms_iou: 0.3, keep: 10}\n",
+        tiny_sha[1], TINY_DETECTOR);
     hp_buf_printf(&b,
                   "  keyslice: {arch: unet25d, file: seg25d.safetensors, sha256: \"%s\", "
                   "params: %s, input: " TINY_INPUT ", phases: [V, A], threshold: 0.5}\n",
@@ -106,8 +109,9 @@ static inline void tiny_yaml(const char *extra)
     for (int i = 4; i < 7; i++)
         hp_buf_printf(&b, "%s{file: %s.safetensors, sha256: \"%s\"}", i > 4 ? ", " : "",
                       TINY_FILE[i], tiny_sha[i]);
-    hp_buf_printf(&b, "], params: %s, input: " TINY_PATCH ", vote: majority, temperature: 1.0}\n",
-                  TINY_CLASSIFY);
+    hp_buf_printf(
+        &b, "], params: %s, input: " TINY_PATCH ", vote: majority, temperature: 1.0}\n",
+        TINY_CLASSIFY);
     hp_buf_printf(&b, "provenance: {training: none}\n%s", extra);
     tiny_path("bundle.yaml", path, sizeof path);
     assert_ok(hp_file_write(path, b.data, b.len, 0644, &err), &err);
@@ -139,7 +143,8 @@ static inline int tiny_teardown(void **state)
 /* A body with something liver-like on the patient's right. */
 static inline hp_volume *tiny_volume(int phase)
 {
-    hp_geom g = hp_geom_axial(30, 64, 80, 6, 5, 5, (double[3]){-200, -160, -90 + 2 * phase});
+    hp_geom g =
+        hp_geom_axial(30, 64, 80, 6, 5, 5, (double[3]){-200, -160, -90 + 2 * phase});
     hp_error err = HP_ERROR_INIT;
     hp_volume *v = NULL;
     size_t i = 0;
@@ -150,9 +155,9 @@ static inline hp_volume *tiny_volume(int phase)
             for (int x = 0; x < g.n[2]; x++) {
                 double by = (y - 32) / 26.0, bx = (x - 40) / 34.0;
                 double lz = (z - 15) / 11.0, ly = (y - 30) / 15.0, lx = (x - 26) / 15.0;
-                int hu = by * by + bx * bx > 1                ? -1000
-                         : lz * lz + ly * ly + lx * lx > 1    ? -20
-                                                              : 60 + 20 * phase;
+                int hu = by * by + bx * bx > 1             ? -1000
+                         : lz * lz + ly * ly + lx * lx > 1 ? -20
+                                                           : 60 + 20 * phase;
 
                 v->hu[i] = (int16_t)(hu + (int)(i * 7919 % 31) - 15);
                 i++;

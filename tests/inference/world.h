@@ -20,12 +20,12 @@ static inline const char *world_root(void)
     return root != NULL ? root : ".";
 }
 
-#define assert_ok(code, err)                                                   \
-    do {                                                                       \
-        if ((code) != HP_OK) {                                                 \
-            print_error("%s\n", (err)->msg);                                   \
-            fail();                                                            \
-        }                                                                      \
+#define assert_ok(code, err)                                                             \
+    do {                                                                                 \
+        if ((code) != HP_OK) {                                                           \
+            print_error("%s\n", (err)->msg);                                             \
+            fail();                                                                      \
+        }                                                                                \
     } while (0)
 
 #endif

@@ -30,8 +30,8 @@ static hp_geom grid(int nz, int ny, int nx)
     return hp_geom_axial(nz, ny, nx, 5, 0.7, 0.7, (double[3]){-100, -80, -300});
 }
 
-static void resize(const hp_volume *v, const double lo[3], const double hi[3], const int n[3],
-                   int16_t *ret)
+static void resize(const hp_volume *v, const double lo[3], const double hi[3],
+                   const int n[3], int16_t *ret)
 {
     hp_error err = HP_ERROR_INIT;
 
@@ -57,7 +57,8 @@ static void test_resize__a_half_pixel_centre_is_linear(void **state)
 
     (void)state;
     assert_ok(hp_resize_hu_ref(SRC, (int[3]){1, 1, 4}, (double[3]){0, 0, 0},
-                               (double[3]){1, 1, 4}, (int[3]){1, 1, 8}, -1024, out, &err), &err);
+                               (double[3]){1, 1, 4}, (int[3]){1, 1, 8}, -1024, out, &err),
+              &err);
     /* centres .25 .75 1.25 ...: at the edge the inner part alone counts */
     assert_int_equal(out[0], 0);
     assert_int_equal(out[1], 25);
@@ -76,12 +77,14 @@ static void test_resize__shrinking_averages_the_area(void **state)
 
     (void)state;
     assert_ok(hp_resize_hu_ref(SRC, (int[3]){1, 1, 6}, (double[3]){0, 0, 0},
-                               (double[3]){1, 1, 6}, (int[3]){1, 1, 2}, -1024, out, &err), &err);
+                               (double[3]){1, 1, 6}, (int[3]){1, 1, 2}, -1024, out, &err),
+              &err);
     assert_int_equal(out[0], 30);
     assert_int_equal(out[1], 270);
     /* 1.5 voxels each: the second covers half of voxel 1 and all of voxel 2 */
     assert_ok(hp_resize_hu_ref(SRC, (int[3]){1, 1, 6}, (double[3]){0, 0, 0},
-                               (double[3]){1, 1, 6}, (int[3]){1, 1, 4}, -1024, odd, &err), &err);
+                               (double[3]){1, 1, 6}, (int[3]){1, 1, 4}, -1024, odd, &err),
+              &err);
     assert_int_equal(odd[0], 10);
     assert_int_equal(odd[1], 50);
     assert_int_equal(odd[2], 100);
@@ -122,15 +125,18 @@ static void test_resize__odd_sizes_keep_a_ramp(void **state)
         for (int z = 0, i = 0; z < n[0]; z++)
             for (int y = 0; y < n[1]; y++)
                 for (int x = 0; x < n[2]; x++, i++) {
-                    double c[3] = {(z + .5) * scale[0], (y + .5) * scale[1], (x + .5) * scale[2]};
+                    double c[3] = {(z + .5) * scale[0], (y + .5) * scale[1],
+                                   (x + .5) * scale[2]};
                     bool inner = true;
 
                     for (int a = 0; a < 3; a++) {
                         double half = fmax(scale[a], 1) / 2;
 
-                        inner = inner && c[a] - half >= -1e-9 && c[a] + half <= g.n[a] + 1e-9;
+                        inner =
+                            inner && c[a] - half >= -1e-9 && c[a] + half <= g.n[a] + 1e-9;
                     }
-                    /* a window of constant voxels is not quite a ramp: within half a step */
+                    /* a window of constant voxels is not quite a ramp: within half a step
+                     */
                     if (inner)
                         assert_true(fabs(out[i] - (100 * (c[0] - .5) + 10 * (c[1] - .5) +
                                                    4 * (c[2] - .5))) < 60);
@@ -153,9 +159,11 @@ static void test_resize__threads_change_nothing(void **state)
     for (size_t i = 0; i < hp_geom_voxels(&g); i++)
         v->hu[i] = (int16_t)(i * 7919 % 4001 - 1000);
     omp_set_num_threads(1);
-    resize(v, (double[3]){-1, .3, 2.2}, (double[3]){9.5, 39, 30}, (int[3]){13, 31, 57}, one);
+    resize(v, (double[3]){-1, .3, 2.2}, (double[3]){9.5, 39, 30}, (int[3]){13, 31, 57},
+           one);
     omp_set_num_threads(3);
-    resize(v, (double[3]){-1, .3, 2.2}, (double[3]){9.5, 39, 30}, (int[3]){13, 31, 57}, three);
+    resize(v, (double[3]){-1, .3, 2.2}, (double[3]){9.5, 39, 30}, (int[3]){13, 31, 57},
+           three);
     assert_memory_equal(one, three, n * sizeof *one);
     free(one);
     free(three);
@@ -173,7 +181,8 @@ static void test_resize__floats_follow_the_same_rule(void **state)
     (void)state;
     for (int i = 0; i < 120; i++)
         src[i] = v->hu[i];
-    assert_ok(hp_resize_f32_ref(src, g.n, lo, hi, (int[3]){6, 9, 7}, -1024, out, &err), &err);
+    assert_ok(hp_resize_f32_ref(src, g.n, lo, hi, (int[3]){6, 9, 7}, -1024, out, &err),
+              &err);
     resize(v, lo, hi, (int[3]){6, 9, 7}, hu);
     for (int i = 0; i < 6 * 9 * 7; i++)
         assert_int_equal(lrintf(out[i]), hu[i]);
@@ -192,7 +201,8 @@ static void test_warp__a_shifted_grid_takes_the_shifted_voxels(void **state)
     for (int z = 0, i = 0; z < 4; z++)
         for (int y = 0; y < 5; y++)
             for (int x = 0; x < 6; x++, i++)
-                assert_int_equal(out[i], x == 0 ? -1024 : 100 * (z + 1) + 10 * (y + 3) + 4 * (x - 1));
+                assert_int_equal(
+                    out[i], x == 0 ? -1024 : 100 * (z + 1) + 10 * (y + 3) + 4 * (x - 1));
 }
 
 static void test_warp__a_tilted_source_is_read_through_its_axes(void **state)
@@ -217,7 +227,8 @@ static void test_warp__a_tilted_source_is_read_through_its_axes(void **state)
             hp_geom_to_mm(&g, c, mm);
             hp_geom_to_voxel(&tilted, mm, p);
             assert_true(fabs(out[((size_t)z * 20 + y) * 20 + 10] -
-                             (100 * (p[0] - .5) + 10 * (p[1] - .5) + 4 * (p[2] - .5))) <= 0.6);
+                             (100 * (p[0] - .5) + 10 * (p[1] - .5) + 4 * (p[2] - .5))) <=
+                        0.6);
         }
     free(out);
 }

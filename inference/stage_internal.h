@@ -1,7 +1,7 @@
 /* Inside the reading room: the pipeline's own state and its stages, in the order
  * in which a study passes them. */
-#ifndef HP_INFERENCE_STAGE_H
-#define HP_INFERENCE_STAGE_H
+#ifndef HP_INFERENCE_STAGE_INTERNAL_H
+#define HP_INFERENCE_STAGE_INTERNAL_H
 
 #include "inference/crop.h"
 #include "inference/model.h"
@@ -23,11 +23,11 @@ struct hp_pipeline {
 
 /* seg25d's answer on the slices it ran on. */
 typedef struct hp_lesion_map {
-    int n[2];          /* h, w */
-    double lo_mm[2];   /* corner from the V grid's corner */
+    int n[2];        /* h, w */
+    double lo_mm[2]; /* corner from the V grid's corner */
     double spacing_mm;
     int nz;
-    uint8_t **plane;   /* [nz] -> (h, w) 0/1, NULL where it did not run */
+    uint8_t **plane; /* [nz] -> (h, w) 0/1, NULL where it did not run */
 } hp_lesion_map;
 void hp_lesion_map_done(hp_lesion_map *m);
 

@@ -166,21 +166,35 @@ static hp_code parse(hp_safetensors *s, hp_error *reterr)
     return HP_OK;
 }
 
+hp_code hp_safetensors_parse_take(hp_buf *bytes, hp_safetensors **ret, hp_error *reterr)
+{
+    hp_auto(hp_safetensors) *s = calloc(1, sizeof *s);
+    hp_code r;
+
+    if (s == NULL) {
+        hp_buf_done(bytes);
+        return hp_fail(reterr, HP_E_NO_MEMORY, "reading tensors");
+    }
+    s->file = *bytes;
+    *bytes = (hp_buf)HP_BUF_INIT;
+    r = parse(s, reterr);
+    if (r == HP_OK)
+        *ret = hp_steal(&s);
+    return r;
+}
+
 hp_code hp_safetensors_load(const char *path, size_t max_bytes, hp_safetensors **ret,
                             hp_error *reterr)
 {
-    hp_auto(hp_safetensors) *s = calloc(1, sizeof *s);
     const char *slash = strrchr(path, '/');
-    hp_code r;
+    hp_buf bytes = HP_BUF_INIT;
+    hp_code r = hp_file_read(path, max_bytes, &bytes, reterr);
 
-    if (s == NULL)
-        return hp_fail(reterr, HP_E_NO_MEMORY, "reading tensors");
-    r = hp_file_read(path, max_bytes, &s->file, reterr);
     if (r == HP_OK)
-        r = parse(s, reterr);
+        r = hp_safetensors_parse_take(&bytes, ret, reterr);
+    hp_buf_done(&bytes);
     if (r != HP_OK)
         return hp_wrap(reterr, r, "%.80s", slash != NULL ? slash + 1 : path);
-    *ret = hp_steal(&s);
     return HP_OK;
 }
 

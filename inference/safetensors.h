@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/auto.h"
+#include "base/buf.h"
 #include "base/error.h"
 
 #ifdef __cplusplus
@@ -48,6 +49,8 @@ typedef struct hp_safetensors hp_safetensors;
 /* Reads the whole file (at most max_bytes). The error names file and tensor. */
 hp_code hp_safetensors_load(const char *path, size_t max_bytes, hp_safetensors **ret,
                             hp_error *reterr);
+/* The same from memory; `bytes` is emptied into the result, even on failure. */
+hp_code hp_safetensors_parse_take(hp_buf *bytes, hp_safetensors **ret, hp_error *reterr);
 void hp_safetensors_free(hp_safetensors *s);
 HP_AUTO_DEFINE(hp_safetensors, hp_safetensors_free)
 

@@ -226,6 +226,13 @@ def seg_sample(files, rng, crop=256):
     return window(image), target[None]
 
 
+def coarser(patch, pool):
+    """Mean over pool x pool pixels, still int16 HU."""
+    if pool == 1:
+        return patch
+    return F.avg_pool2d(patch.float(), pool).round().short()
+
+
 def jitter(rect, rng):
     """Shift +-10 % and scale .8 to 1.3 of each side: test boxes are the detector's."""
     y1, x1, y2, x2 = rect
@@ -239,7 +246,7 @@ def jitter(rect, rng):
 def patch_sample(patch, rect, rng=None, crop=256):
     """(4, crop, crop) centred on the box, and the box (y1 x1 y2 x2) in it.
 
-    patch (4, S, S) int16 HU at .7 mm. Scale stays within 8 %: the texture's own
+    patch (4, S, S) int16 HU at the stage's spacing. Scale stays within 12 %: the texture's own
     scale tells classes apart.
     """
     rect = [float(v) for v in rect]
@@ -247,7 +254,7 @@ def patch_sample(patch, rect, rng=None, crop=256):
         size = [crop, crop]
     else:
         rect = jitter(rect, rng)
-        size = [crop * rng.uniform(.93, 1.08)] * 2
+        size = [crop * rng.uniform(.88, 1.13)] * 2
     centre = [(rect[0] + rect[2]) / 2, (rect[1] + rect[3]) / 2]
     lo = [c - s / 2 for c, s in zip(centre, size)]
     x, lo, size = window_resize(patch.float(), lo, size, (crop, crop))
@@ -259,8 +266,12 @@ def patch_sample(patch, rect, rng=None, crop=256):
             dy, dx = rng.randint(-1, 1), rng.randint(-1, 1)
             if p != 2 and (dy or dx):
                 x[p] = torch.roll(x[p], (dy, dx), (0, 1))
-        if rng.random() < .3:
-            x = x + torch.randn_like(x) * rng.uniform(0, 8)
+            if rng.random() < .15:
+                x[p] = blur(x[p], rng.uniform(.4, .9), (0, 1))
+        if rng.random() < .5:
+            x = x + torch.randn_like(x) * rng.uniform(0, 9)
+        if rng.random() < .5:
+            x, box = x.transpose(1, 2), [box[1], box[0], box[3], box[2]]
         if rng.random() < .5:
             x, box = x.flip(2), [box[0], crop - box[3], box[2], crop - box[1]]
         if rng.random() < .5:

@@ -6,7 +6,7 @@ import subprocess
 
 import torch
 
-from . import bundle, data
+from . import bundle, data, steps
 from .nets import build, fold
 from .nets.sadt import grid_mask
 
@@ -52,15 +52,15 @@ def peaks(run, folder):
             with files.open(seed) as f:
                 hu = f.get_slice("hu")
                 x = data.window(hu[i % 4 if what in ("liver", "detect") else 0], spec["input"])
-                rect = f.get_slice("rect")[0] if what == "slices" else None
+                if what == "slices":
+                    x, box = data.patch_sample(data.coarser(hu[0], steps.POOL),
+                                               f.get_slice("rect")[0] / steps.POOL, None, steps.CROP)
             # fp32 3D convolution with batch 1 takes a slow path in ATen; bf16 does not
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16,
                                                  enabled=what in ("liver", "detect")):
                 if what == "slices":
-                    side = x.shape[-1] // 8 * 8
-                    mask = grid_mask([rect.tolist()], (side, side))
                     for net in nets:
-                        net(x[None, :, :side, :side], mask)
+                        net(x[None], grid_mask([box], x.shape[1:]))
                 else:
                     nets[0](x[None] if what == "seg" else x[None, None])
         out[stage] = max(w.value for w in watch)

@@ -7,8 +7,9 @@ Keys, p = NC A V D:
   detect.p.hm        (1, 1, 12, 22, 32): every second cell
   detect.p.scores (n), detect.p.boxes (n, 6) z1 y1 x1 z2 y2 x2 voxels: first 10 peaks
   seg.logit          (m, 1, 20, 20): every 16th pixel of each stack
-  rows.boxes (m, 4), rows.mask (m, 1, 32, 32): crop boxes in pixels and grid masks of
-                     the slice rows, 256 px centred on round(box centre - 128)
+  rows.boxes (m, 4), rows.mask (m, 1, g, g): crop boxes in pixels and grid masks of the
+                     slice rows: means of POOL x POOL pixels rounded to HU, then
+                     CROP px from round(box centre - CROP / 2)
   ksf.logit (m, 2), cls{0-4}.logit (m, 4)
 Metadata: `seed`, `bundle` (sha256 of bundle.yaml), `inputs` (sha256 over the bytes of
 `hu` of liver, detect, seg, slices): a phantom that draws other bytes needs new outputs.
@@ -20,11 +21,11 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from . import bundle, data, decode
+from . import bundle, data, decode, steps
 from .nets.sadt import grid_mask
 
 SEED = 400
-CROP = 256
+CROP = steps.CROP
 
 
 def nets_of(stage, folder):
@@ -57,7 +58,7 @@ def make(folder, files):
         net = nets_of("keyslice", folder)[0]
         out["seg.logit"] = net(data.window(f.get_tensor("hu")))["logit"][..., ::16, ::16]
     with files("slices").open(SEED) as f:
-        pairs = [data.patch_sample(hu, rect, None, CROP)
+        pairs = [data.patch_sample(data.coarser(hu, steps.POOL), rect / steps.POOL, None, CROP)
                  for hu, rect in zip(f.get_tensor("hu"), f.get_tensor("rect"))]
     x, boxes = torch.stack([p[0] for p in pairs]), [p[1] for p in pairs]
     mask = grid_mask(boxes, (CROP, CROP))

@@ -6,7 +6,7 @@ import torch
 from monai.losses import DiceLoss
 
 from . import data, decode, losses
-from .bundle import SMALL
+from .bundle import PATCH, SMALL
 from .nets import build
 from .nets.sadt import grid_mask
 from .trainer import Trainer
@@ -183,6 +183,10 @@ def train_keyslice(run, batch=6):
 
 # SaDT. ---------------------------------------------------------------------------------
 
+POOL = round(PATCH["spacing_mm"] / .7)  # hepar-prepare writes .7 mm
+CROP = PATCH["crop"]
+
+
 class Patches:
     """Every usable row of the slice files in memory, int16 (about 0.5 MB each)."""
 
@@ -204,7 +208,8 @@ class Patches:
                     row["top"] = bool(row["primary"]) and row["lesion"] == table["lesion"][0]
                     label = self.select(row)
                     if label is not None:
-                        self.rows.append((seed, label, hu[i], row["rect"].tolist(), row))
+                        self.rows.append((seed, label, data.coarser(hu[i], POOL),
+                                          (row["rect"] / POOL).tolist(), row))
         return self.rows
 
 
@@ -213,14 +218,14 @@ def classify_label(row):
     return int(row["class"]) if row["top"] and int(row["class"]) >= 0 else None
 
 
-def sadt_batch(chosen, rng, device, crop=256):
+def sadt_batch(chosen, rng, device, crop=CROP):
     xs, boxes = zip(*[data.patch_sample(hu, rect, rng, crop) for _, _, hu, rect, _ in chosen])
     mask = grid_mask(boxes, (crop, crop))
     label = torch.tensor([c[1] for c in chosen])
     return torch.stack(xs).to(device, memory_format=CL2), mask.to(device), label.to(device)
 
 
-def sadt_predict(net, rows, device="cpu", crop=256, batch=16):
+def sadt_predict(net, rows, device="cpu", crop=CROP, batch=16):
     """Softmax of rows (hu, rect) without augmentation: (n, classes)."""
     out = []
     for i in range(0, len(rows), batch):
@@ -232,22 +237,22 @@ def sadt_predict(net, rows, device="cpu", crop=256, batch=16):
     return torch.cat(out) if out else torch.zeros(0, 1)
 
 
-SMALL_CROP, SMALL_SHARE = 160, .75  # pixels; share of batches that use it
+SMALL_CROP, SMALL_SHARE = CROP * 5 // 8, .75  # pixels; share of batches that use it
 
 
 def fits(row, crop=SMALL_CROP):
     y1, x1, y2, x2 = row[3]
-    return max(y2 - y1, x2 - x1) * 1.4 + 32 <= crop
+    return max(y2 - y1, x2 - x1) * 1.4 + 32 / POOL <= crop
 
 
 def crop_and_rows(pool, rng, batch):
-    """A batch, and the crop it is seen at: lesions up to 6 cm need no 256 pixels.
+    """A batch, and the crop it is seen at: lesions up to 6 cm need no full crop.
 
     The network is convolutional and pools under the mask, so the smaller crop only
     saves time (2.5 times); the rest of the batches keep the size that is served.
     """
     if rng.random() >= SMALL_SHARE:
-        return 256, [rng.choice(pool) for _ in range(batch)]
+        return CROP, [rng.choice(pool) for _ in range(batch)]
     chosen = []
     for _ in range(20 * batch):
         row = rng.choice(pool)
@@ -255,7 +260,7 @@ def crop_and_rows(pool, rng, batch):
             chosen.append(row)
         if len(chosen) == batch:
             return SMALL_CROP, chosen
-    return 256, [rng.choice(pool) for _ in range(batch)]
+    return CROP, [rng.choice(pool) for _ in range(batch)]
 
 
 def train_sadt(run, name, params, rows, valid_rows, weights, minutes, seed=0, batch=16,
@@ -273,9 +278,12 @@ def train_sadt(run, name, params, rows, valid_rows, weights, minutes, seed=0, ba
         crop, chosen = crop_and_rows(pool, t.rng, batch)
         x, mask, label = sadt_batch(chosen, t.rng, run.device, crop)
         with cast(run.device):
-            logit = t.net(x, mask)["logit"]
-        hit = (logit.detach().argmax(1) == label).float().mean()
-        return losses.focal_loss(logit, label, weight), {"acc": hit}
+            out = t.net(x, mask)
+        total, parts = 0., {}
+        for name, logit in out.items():
+            total = total + losses.focal_loss(logit, label, weight)
+            parts["acc " + name] = (logit.detach().argmax(1) == label).float().mean()
+        return total, parts
 
     def check():
         pool = valid_rows()
@@ -357,7 +365,7 @@ def start_from_trunk(net, run):
         return
     state = torch.load(path, weights_only=False)["net"]
     own = net.state_dict()
-    fit = {k: v for k, v in state.items() if not k.startswith("fc.")
+    fit = {k: v for k, v in state.items() if not k.startswith(("fc.", "aux."))
            and k in own and own[k].shape == v.shape}
     own.update(fit)
     net.load_state_dict(own)

@@ -121,7 +121,7 @@ def fold(net):
     """state_dict of the folded form, fp32 (computed in fp64)."""
     out, moved = {}, {}
     for name, m in net.named_modules():
-        if name.startswith("aux."):  # heads of earlier stacks: for the loss alone
+        if name.split(".")[0] == "aux":  # heads for the loss alone
             continue
         if isinstance(m, (Conv, Up)):
             w = m.weight.detach().double()

@@ -24,6 +24,9 @@ from torch import nn
 from .layers import Conv, Net, ResBlock
 
 
+DROPOUT = .1  # before the FC, in training alone
+
+
 class Bottleneck(nn.Module):
     last = "conv3"
 
@@ -133,6 +136,9 @@ class SaDT(Net):
         if self.pool == "encode":
             self.encode = Encode(p["D"], p["K"])
             self.fc = Linear(p["D"] * p["K"], p["classes"], folded)
+            # The encoding starts slowly; a masked mean beside it teaches the trunk
+            # from the first step. For the loss alone: it is not exported.
+            self.aux = None if folded else Linear(p["D"], p["classes"], False, gain=1.)
         else:
             self.fc = Linear(p["D"], p["classes"], folded, gain=1.)
 
@@ -152,9 +158,14 @@ class SaDT(Net):
                 delta = torch.ones_like(delta)
             if self.pool == "gap":
                 return {"logit": self.fc((f * delta).sum(1) / delta.sum(1).clamp(min=1))}
+            mean = (f * delta).sum(1) / delta.sum(1).clamp(min=1)
             a = self.tap("encode.assign", self.encode.assign(f))
             e = self.tap("encode.out", self.encode(f, a, delta)).flatten(1)
             e = self.tap("l2", e / e.square().sum(1, keepdim=True).sqrt().clamp(min=1e-12))
+            if self.training:
+                e = F.dropout(e, DROPOUT)
+            if self.training:
+                return {"logit": self.fc(e), "aux": self.aux(mean)}
             return {"logit": self.fc(e)}
 
 

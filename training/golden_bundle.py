@@ -8,8 +8,8 @@ Keys, p = NC A V D:
   detect.p.scores (n), detect.p.boxes (n, 6) z1 y1 x1 z2 y2 x2 voxels: first 10 peaks
   seg.logit          (m, 1, 20, 20): every 16th pixel of each stack
   rows.boxes (m, 4), rows.mask (m, 1, g, g): crop boxes in pixels and grid masks of the
-                     slice rows: means of POOL x POOL pixels rounded to HU, then
-                     CROP px from round(box centre - CROP / 2)
+                     slice rows, CROP px of the file's own pixels (not the stage's
+                     spacing: arithmetic is compared here) from round(centre - CROP / 2)
   ksf.logit (m, 2), cls{0-4}.logit (m, 4)
 Metadata: `seed`, `bundle` (sha256 of bundle.yaml), `inputs` (sha256 over the bytes of
 `hu` of liver, detect, seg, slices): a phantom that draws other bytes needs new outputs.
@@ -58,7 +58,7 @@ def make(folder, files):
         net = nets_of("keyslice", folder)[0]
         out["seg.logit"] = net(data.window(f.get_tensor("hu")))["logit"][..., ::16, ::16]
     with files("slices").open(SEED) as f:
-        pairs = [data.patch_sample(data.coarser(hu, steps.POOL), rect / steps.POOL, None, CROP)
+        pairs = [data.patch_sample(hu, rect, None, CROP)
                  for hu, rect in zip(f.get_tensor("hu"), f.get_tensor("rect"))]
     x, boxes = torch.stack([p[0] for p in pairs]), [p[1] for p in pairs]
     mask = grid_mask(boxes, (CROP, CROP))

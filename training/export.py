@@ -88,7 +88,8 @@ def commit():
 
 def export(run, folder, args=None, allow_missing=False):
     states, history = trained_states(run, allow_missing)
-    seeds = run.files("detect", lambda s: s < 100_000).list() or [0]
+    seeds = sorted({s for what in ("liver", "detect", "seg", "slices")
+                    for s in run.files(what, lambda s: s < 100_000).list()}) or [0]
     provenance = {"training": {"kind": "phantom", "seeds": [seeds[0], seeds[-1]],
                                "generator_sha256": generator_sha256()},
                   "torch": torch.__version__, "commit": commit(), "metrics_file": "metrics.json"}

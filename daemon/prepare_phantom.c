@@ -84,12 +84,16 @@ hp_code hp_prepare_patient(const hp_prepare *o, uint64_t seed, hp_phantom **ret,
     opt.seed = seed;
     opt.motion_mm = o->motion_mm;
     opt.overlap = o->overlap;
-    if (o->cohort == HP_COHORT_TRAIN)
+    if (o->cohort == HP_COHORT_TRAIN) {
         memcpy(opt.mix, train_mix, sizeof opt.mix);
-    else if (o->cohort == HP_COHORT_TEST108)
+        /* Without tumours that fill the left lobe or bulge out, a big
+         * one is carved out of the liver mask. */
+        opt.stress = seed % 10 == 7;
+    } else if (o->cohort == HP_COHORT_TEST108) {
         opt.cls = TEST108[seed % 1000000 % 27] - '0';
-    else
+    } else {
         opt.cls = (int)(seed % 4);
+    }
     return hp_phantom_new(&opt, ret, reterr);
 }
 

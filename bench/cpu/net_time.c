@@ -2,7 +2,7 @@
  * numbers beside PyTorch's. One JSON line for each measurement.
  *
  *   net_time BUNDLE STAGE REPEATS THREADS [random]     one network, best of REPEATS
- *   net_time BUNDLE pipeline SEED THREADS              a 4 x 60-slice phantom
+ *   net_time BUNDLE pipeline SEED THREADS [SLICES]     a phantom of 4 x 60 slices
  *
  * "random" gives a preset that is parameters only (models/paper) seeded weights.
  */
@@ -101,14 +101,14 @@ static hp_code time_network(const hp_model_stage *s, const char *name, int repea
     return r;
 }
 
-static hp_code render(uint64_t seed, hp_volume *ret[HP_PHASES], hp_error *err)
+static hp_code render(uint64_t seed, int slices, hp_volume *ret[HP_PHASES], hp_error *err)
 {
     hp_phantom_options opt = HP_PHANTOM_OPTIONS_INIT;
     hp_auto(hp_phantom) *p = NULL;
     hp_code r;
 
     opt.seed = seed;
-    opt.slices = 60;
+    opt.slices = slices;
     r = hp_phantom_new(&opt, &p, err);
     for (int k = 0; k < HP_PHASES && r == HP_OK; k++) {
         hp_geom g = hp_phantom_grid(p, k);
@@ -120,7 +120,7 @@ static hp_code render(uint64_t seed, hp_volume *ret[HP_PHASES], hp_error *err)
     return r;
 }
 
-static hp_code time_pipeline(const char *bundle, uint64_t seed, int threads,
+static hp_code time_pipeline(const char *bundle, uint64_t seed, int threads, int slices,
                              hp_error *err)
 {
     hp_volume *native[HP_PHASES] = {NULL}, *registered[HP_PHASES] = {NULL}, *liver = NULL;
@@ -128,7 +128,7 @@ static hp_code time_pipeline(const char *bundle, uint64_t seed, int threads,
     hp_auto(hp_pipeline) *p = NULL;
     hp_findings *f = malloc(sizeof *f);
     double w = 0, c = 0;
-    hp_code r = f != NULL ? render(seed, native, err) : HP_E_NO_MEMORY;
+    hp_code r = f != NULL ? render(seed, slices, native, err) : HP_E_NO_MEMORY;
 
     opt.threads = threads;
     opt.device = "cpu";
@@ -177,18 +177,21 @@ static hp_code time_stage(int argc, char **argv, int64_t repeats, int threads,
 int main(int argc, char **argv)
 {
     hp_error err = HP_ERROR_INIT;
-    int64_t n, threads;
+    int64_t n, threads, slices = 60;
     hp_code r;
 
     if (argc < 5 || !hp_parse_i64(argv[3], &n) || !hp_parse_i64(argv[4], &threads) ||
         n < 0 || threads < 1) {
-        fputs("usage: net_time BUNDLE STAGE|pipeline REPEATS|SEED THREADS [random]\n",
+        fputs("usage: net_time BUNDLE STAGE|pipeline REPEATS|SEED THREADS "
+              "[random|SLICES]\n",
               stderr);
         return 2;
     }
+    if (argc > 5)
+        (void)hp_parse_i64(argv[5], &slices); /* "random" is no number: 60 stays */
     omp_set_num_threads((int)threads);
     if (strcmp(argv[2], "pipeline") == 0)
-        r = time_pipeline(argv[1], (uint64_t)n, (int)threads, &err);
+        r = time_pipeline(argv[1], (uint64_t)n, (int)threads, (int)slices, &err);
     else
         r = time_stage(argc, argv, n, (int)threads, &err);
     if (r != HP_OK)

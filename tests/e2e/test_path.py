@@ -3,6 +3,8 @@ the report and key images in a real PACS, and what must not happen afterwards.""
 import json
 import os
 import re
+import signal
+import time
 
 import world
 from world import Failure, need, run
@@ -99,6 +101,48 @@ def study_to_report(folder, use):
         need(name not in node.log(), "a patient's name in the log")
 
 
+def workers_of(node):
+    """Process ids of the node's hepar-worker children."""
+    pid = node.process.child.pid
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        children = [int(c) for c in f.read().split()]
+    names = {}
+    for child in children:
+        try:
+            with open(f"/proc/{child}/comm") as f:
+                names[child] = f.read().strip()
+        except OSError:
+            continue
+    return [c for c, name in names.items() if name == "hepar-worker"]
+
+
+def killed_while_reading(folder, use):
+    """kill -9 of the real worker while it reads, then of the daemon while the next
+    worker reads; the report arrives, once."""
+    world.require_bundle()
+    pacs = use(world.Orthanc(folder + "/pacs")).start()
+    node = use(world.Node(folder + "/node", [world.peer_of(pacs)])).start()
+    study, uid = world.phantom(folder + "/phantom", 7, SLICES)
+    world.storescu(node, study)
+    running = lambda: (node.show(uid) or {}).get("state") == "running" and workers_of(node)
+    first = world.wait_until(running, 60, "never running")[0]
+    time.sleep(3)
+    os.kill(first, signal.SIGKILL)
+    world.wait_until(lambda: running() and workers_of(node) != [first], 60, "no second worker")
+    time.sleep(2)
+    second = workers_of(node)
+    node.kill9()
+    world.wait_until(lambda: not any(os.path.exists(f"/proc/{w}") for w in second), 10,
+                     "the worker outlived its daemon")
+    node.start()
+    shown = node.wait(uid)
+    need(shown["state"] == "sent", f"ended as {shown['state']}: {shown.get('reason')}")
+    reports = [i for i in pacs.instances() if i["SOPClassUID"] in world.SR_CLASSES]
+    need(len(reports) == 1, f"{len(reports)} reports in the PACS")
+    for where, _, names in os.walk(node.settings["state_dir"]):
+        need(not any(n.endswith(".part") for n in names), f"{where}: a part is left")
+
+
 if __name__ == "__main__":
     world.require_tools("storescu", "dsrdump", "Orthanc")
-    world.main(study_to_report)
+    world.main(study_to_report, killed_while_reading)

@@ -389,7 +389,7 @@ def main(*tests):
             continue
         started, ran = time.monotonic(), ran + 1
         try:
-            with world(keep="HEPAR_KEEP" in os.environ) as (folder, use):
+            with world(keep=bool(os.environ.get("HEPAR_KEEP"))) as (folder, use):
                 test(folder, use)
             verdict = "ok"
         except Failure as words:

@@ -9,19 +9,19 @@
 
 #include <stddef.h>
 
-#define HP_AUTO_DEFINE(type, destroy)                                          \
-    static inline void type##__auto(type **slot)                               \
-    {                                                                          \
-        destroy(*slot);                                                        \
+#define HP_AUTO_DEFINE(type, destroy)                                                    \
+    static inline void type##__auto(type **slot)                                         \
+    {                                                                                    \
+        destroy(*slot);                                                                  \
     }
 
 #define hp_auto(type) __attribute__((cleanup(type##__auto), unused)) type
 
-#define hp_steal(slot)                                                         \
-    __extension__({                                                            \
-        __typeof__(*(slot)) hp__taken = *(slot);                               \
-        *(slot) = NULL;                                                        \
-        hp__taken;                                                             \
+#define hp_steal(slot)                                                                   \
+    __extension__({                                                                      \
+        __typeof__(*(slot)) hp__taken = *(slot);                                         \
+        *(slot) = NULL;                                                                  \
+        hp__taken;                                                                       \
     })
 
 #endif

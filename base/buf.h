@@ -18,7 +18,10 @@ typedef struct hp_buf {
     bool failed;
 } hp_buf;
 
-#define HP_BUF_INIT {NULL, 0, 0, false}
+#define HP_BUF_INIT                                                                      \
+    {                                                                                    \
+        NULL, 0, 0, false                                                                \
+    }
 
 void hp_buf_done(hp_buf *b);
 void hp_buf_clear(hp_buf *b); /* length 0, memory kept */
@@ -29,8 +32,7 @@ void hp_buf_u16be(hp_buf *b, uint16_t v);
 void hp_buf_u32be(hp_buf *b, uint32_t v);
 void hp_buf_u16le(hp_buf *b, uint16_t v);
 void hp_buf_u32le(hp_buf *b, uint32_t v);
-void hp_buf_printf(hp_buf *b, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
+void hp_buf_printf(hp_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Drops the first n bytes. */
 void hp_buf_consume(hp_buf *b, size_t n);
 /* The bytes with a terminating zero that is not counted; "" when empty. */

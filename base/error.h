@@ -16,31 +16,31 @@ extern "C" {
 
 /* X(code, text, may the queue retry?) The retry policy reads this table and
  * never the words of a message. */
-#define HP_CODES(X)                                                            \
-    X(OK, "success", false)                                                    \
-    X(E_EMPTY, "nothing there", false)                                         \
-    X(E_NOT_FOUND, "not found", false)                                         \
-    X(E_EXISTS, "exists already", false)                                       \
-    X(E_INVALID, "invalid input", false)                                       \
-    X(E_TRUNCATED, "cut off", false)                                           \
-    X(E_LIMIT, "a limit was exceeded", false)                                  \
-    X(E_UNSUPPORTED, "not supported", false)                                   \
-    X(E_UNSUITABLE, "not a readable multi-phase liver CT", false)              \
-    X(E_MISMATCH, "parts disagree", false)                                     \
-    X(E_CORRUPT, "damaged data", false)                                        \
-    X(E_NO_MEMORY, "out of memory", true)                                      \
-    X(E_NO_SPACE, "no space left", true)                                       \
-    X(E_IO, "input/output error", true)                                        \
-    X(E_BUSY, "busy", true)                                                    \
-    X(E_TIMEOUT, "timed out", true)                                            \
-    X(E_CONNECT, "no connection to the peer", true)                            \
-    X(E_ABORTED, "the peer aborted", true)                                     \
-    X(E_REJECTED, "the peer refused for now", true)                            \
-    X(E_REFUSED, "refused for good", false)                                    \
-    X(E_DEVICE, "compute device error", true)                                  \
-    X(E_NUMERIC, "not a finite number", false)                                 \
-    X(E_CANCELLED, "cancelled", false)                                         \
-    X(E_STATE, "move not allowed", false)                                      \
+#define HP_CODES(X)                                                                      \
+    X(OK, "success", false)                                                              \
+    X(E_EMPTY, "nothing there", false)                                                   \
+    X(E_NOT_FOUND, "not found", false)                                                   \
+    X(E_EXISTS, "exists already", false)                                                 \
+    X(E_INVALID, "invalid input", false)                                                 \
+    X(E_TRUNCATED, "cut off", false)                                                     \
+    X(E_LIMIT, "a limit was exceeded", false)                                            \
+    X(E_UNSUPPORTED, "not supported", false)                                             \
+    X(E_UNSUITABLE, "not a readable multi-phase liver CT", false)                        \
+    X(E_MISMATCH, "parts disagree", false)                                               \
+    X(E_CORRUPT, "damaged data", false)                                                  \
+    X(E_NO_MEMORY, "out of memory", true)                                                \
+    X(E_NO_SPACE, "no space left", true)                                                 \
+    X(E_IO, "input/output error", true)                                                  \
+    X(E_BUSY, "busy", true)                                                              \
+    X(E_TIMEOUT, "timed out", true)                                                      \
+    X(E_CONNECT, "no connection to the peer", true)                                      \
+    X(E_ABORTED, "the peer aborted", true)                                               \
+    X(E_REJECTED, "the peer refused for now", true)                                      \
+    X(E_REFUSED, "refused for good", false)                                              \
+    X(E_DEVICE, "compute device error", true)                                            \
+    X(E_NUMERIC, "not a finite number", false)                                           \
+    X(E_CANCELLED, "cancelled", false)                                                   \
+    X(E_STATE, "move not allowed", false)                                                \
     X(E_INTERNAL, "internal error", true)
 
 typedef enum hp_code {
@@ -55,7 +55,13 @@ typedef struct hp_error {
     char msg[256];
 } hp_error;
 
-#define HP_ERROR_INIT {HP_OK, {0}}
+#define HP_ERROR_INIT                                                                    \
+    {                                                                                    \
+        HP_OK,                                                                           \
+        {                                                                                \
+            0                                                                            \
+        }                                                                                \
+    }
 
 /* The code's table text ("cut off"), its name ("E_TRUNCATED"), and whether a
  * queue may try again. */

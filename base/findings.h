@@ -34,26 +34,26 @@ typedef struct hp_class {
 } hp_class;
 
 typedef struct hp_candidate {
-    int rank;         /* 1-based, by detection score */
-    double score;     /* detection confidence */
+    int rank;     /* 1-based, by detection score */
+    double score; /* detection confidence */
     hp_box box_mm;
-    unsigned phases;  /* bit i: hp_phase i contributed */
-    int key_slice;    /* -1: not determined */
+    unsigned phases; /* bit i: hp_phase i contributed */
+    int key_slice;   /* -1: not determined */
     double key_area_mm2;
     bool key_fallback; /* no lesion pixel: central slice taken */
-    double p_primary; /* KSF; -1: KSF did not run */
+    double p_primary;  /* KSF; -1: KSF did not run */
     double hu_lesion[HP_PHASES], hu_liver[HP_PHASES]; /* NAN: phase missing */
     double volume_ml, long_axis_mm, short_axis_mm;
 } hp_candidate;
 
 /* How far the pipeline got, and therefore which form of report is due. */
 typedef enum hp_outcome {
-    HP_OUTCOME_NONE = 0,       /* not run */
-    HP_OUTCOME_CLASSIFIED,     /* a primary lesion with a class */
-    HP_OUTCOME_DETECTED,       /* detect-only: lesions without a class */
-    HP_OUTCOME_NOT_ACCEPTED,   /* candidates, none accepted as primary */
-    HP_OUTCOME_NO_CANDIDATE,   /* nothing above the threshold */
-    HP_OUTCOME_UNSUITABLE      /* could not be read; `reason` says why */
+    HP_OUTCOME_NONE = 0,     /* not run */
+    HP_OUTCOME_CLASSIFIED,   /* a primary lesion with a class */
+    HP_OUTCOME_DETECTED,     /* detect-only: lesions without a class */
+    HP_OUTCOME_NOT_ACCEPTED, /* candidates, none accepted as primary */
+    HP_OUTCOME_NO_CANDIDATE, /* nothing above the threshold */
+    HP_OUTCOME_UNSUITABLE    /* could not be read; `reason` says why */
 } hp_outcome;
 
 typedef struct hp_findings {
@@ -65,12 +65,12 @@ typedef struct hp_findings {
 
     int series_count;
     hp_series_note series[HP_MAX_SERIES];
-    int phase_series[HP_PHASES];            /* index into series, -1 missing */
-    hp_phase substituted[HP_PHASES];        /* phase that stands in, or NONE */
-    char registration[HP_PHASES][24];       /* "reference" "coordinates" "-" */
+    int phase_series[HP_PHASES];      /* index into series, -1 missing */
+    hp_phase substituted[HP_PHASES];  /* phase that stands in, or NONE */
+    char registration[HP_PHASES][24]; /* "reference" "coordinates" "-" */
     bool lossy_input;
 
-    hp_geom grid;          /* the venous grid */
+    hp_geom grid; /* the venous grid */
     double liver_ml;
     bool liver_ok;
     char liver_note[120];
@@ -78,10 +78,10 @@ typedef struct hp_findings {
     int candidate_count;
     hp_candidate candidates[HP_MAX_CANDIDATES];
 
-    int primary;           /* index into candidates, -1 none */
+    int primary; /* index into candidates, -1 none */
     int class_count;
     hp_class classes[HP_MAX_CLASSES];
-    int class_index;       /* -1: no class call */
+    int class_index;                      /* -1: no class call */
     double probabilities[HP_MAX_CLASSES]; /* mean over the ensemble */
     int votes[HP_MAX_CLASSES];
 

@@ -13,7 +13,10 @@
 extern "C" {
 #endif
 
-static inline void hp_json_free(json_t *j) { json_decref(j); }
+static inline void hp_json_free(json_t *j)
+{
+    json_decref(j);
+}
 HP_AUTO_DEFINE(json_t, hp_json_free)
 
 /* Text of at most `len` bytes to a value (yours); nesting is bounded. */

@@ -16,8 +16,7 @@ typedef enum hp_level {
 } hp_level;
 
 void hp_log_set_level(hp_level level); /* default HP_LOG_INFO */
-void hp_log(hp_level level, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
+void hp_log(hp_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Makes received text safe to print in a line: printable ASCII kept, the rest
  * '?', cut to fit. Returns ret. */
 const char *hp_log_safe(const char *text, char *ret, unsigned size);

@@ -27,11 +27,11 @@ hp_phase hp_phase_parse(const char *name);  /* by name; HP_PHASE_NONE if unknown
  * used as what, or not used and why. */
 typedef struct hp_series_note {
     hp_uid uid;
-    int number;       /* SeriesNumber, -1 when absent */
-    int acquisition;  /* which acquisition inside the series, 0-based */
+    int number;      /* SeriesNumber, -1 when absent */
+    int acquisition; /* which acquisition inside the series, 0-based */
     int instances;
-    hp_phase phase;   /* HP_PHASE_NONE: not used */
-    char why[160];    /* evidence for the phase, or the reason it is not used */
+    hp_phase phase; /* HP_PHASE_NONE: not used */
+    char why[160];  /* evidence for the phase, or the reason it is not used */
 } hp_series_note;
 
 /* What the ledger made of an arrived object. All of these are answered 0000. */

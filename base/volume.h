@@ -46,8 +46,8 @@ typedef struct hp_box {
 size_t hp_geom_voxels(const hp_geom *g);
 
 /* Axis-aligned axial geometry: x left, y posterior, z superior. */
-hp_geom hp_geom_axial(int nz, int ny, int nx, double sz_mm, double sy_mm,
-                      double sx_mm, const double origin_mm[3]);
+hp_geom hp_geom_axial(int nz, int ny, int nx, double sz_mm, double sy_mm, double sx_mm,
+                      const double origin_mm[3]);
 
 /* Edge voxel coordinate (z,y,x) -> LPS mm (x,y,z), and back. */
 void hp_geom_to_mm(const hp_geom *g, const double voxel[3], double ret_mm[3]);

@@ -209,6 +209,7 @@ static void take_object(hp_job_result *res, const hp_report_object *from)
     snprintf(to->sop_class.text, sizeof to->sop_class.text, "%s",
              hp_result_kind_sop_class(from->kind));
     to->sop_instance = from->sop_instance;
+    to->series = from->series;
     to->required = from->required;
 }
 
@@ -230,6 +231,7 @@ static hp_code write_objects(run *w, hp_error *reterr)
         .sc_modality = o->sc_modality,
         .tracking_prefix = o->tracking_prefix,
         .revision = w->req->revision,
+        .predecessor = w->req->predecessor,
     };
     hp_report_object built[HP_REPORT_OBJECTS_MAX];
     int count = 0;
@@ -407,11 +409,11 @@ json_t *hp_job_objects_to_json(const hp_job_result *r)
     for (int i = 0; i < r->object_count; i++) {
         const hp_job_object *o = &r->object[i];
 
-        json_array_append_new(list,
-                              json_pack("{ss,ss,ss,ss,sb,ss}", "kind", o->kind, "file",
-                                        o->file, "sop_class", o->sop_class.text,
-                                        "sop_instance", o->sop_instance.text, "required",
-                                        o->required, "png", o->png));
+        json_array_append_new(
+            list, json_pack("{ss,ss,ss,ss,ss,sb,ss}", "kind", o->kind, "file", o->file,
+                            "sop_class", o->sop_class.text, "sop_instance",
+                            o->sop_instance.text, "series", o->series.text, "required",
+                            o->required, "png", o->png));
     }
     return list;
 }

@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "base/path.h"
 #include "base/sha256.h"
+#include "dicom/report.h"
 #include "dicom/series.h"
 #include "inference/pipeline.h"
 
@@ -53,6 +54,8 @@ typedef struct hp_job_request {
     int revision;
     const char *installation_id;
     int64_t created_ms; /* frozen: content and creation times of objects */
+    /* (optional) the report of an earlier revision, which this one supersedes */
+    const hp_result_predecessor *predecessor;
     void (*on_progress)(const char *stage, double fraction, void *payload);
     void *payload;
 } hp_job_request;
@@ -60,7 +63,7 @@ typedef struct hp_job_request {
 typedef struct hp_job_object {
     char kind[16];          /* hp_result_kind_name() */
     char file[64], png[64]; /* names below out; png may be "" */
-    hp_uid sop_class, sop_instance;
+    hp_uid sop_class, sop_instance, series;
     bool required; /* a refusal of it fails the job */
 } hp_job_object;
 

@@ -103,10 +103,24 @@ static hp_code take_options(const json_t *msg, hp_job_options *o, hp_error *rete
     return hp_job_options_from_json(json_object_get(msg, "options"), o, reterr);
 }
 
+/* "supersedes": the report of an earlier revision; false: there is none. */
+static bool take_predecessor(const json_t *msg, hp_result_predecessor *ret)
+{
+    const json_t *j = json_object_get(msg, "supersedes");
+
+    snprintf(ret->series.text, HP_UID_SIZE, "%s", hp_json_str(j, "series", ""));
+    snprintf(ret->sop_class.text, HP_UID_SIZE, "%s", hp_json_str(j, "sop_class", ""));
+    snprintf(ret->sop_instance.text, HP_UID_SIZE, "%s",
+             hp_json_str(j, "sop_instance", ""));
+    return hp_uid_valid(ret->series.text) && hp_uid_valid(ret->sop_class.text) &&
+           hp_uid_valid(ret->sop_instance.text);
+}
+
 static hp_code do_run(hp_job_runner *runner, const json_t *msg, ticket *t,
                       hp_job_options *o, hp_job_result *res, hp_error *reterr)
 {
     const char **file = NULL;
+    hp_result_predecessor before;
     hp_job_request req = {
         .out = hp_json_str(msg, "out", ""),
         .options = o,
@@ -114,6 +128,7 @@ static hp_code do_run(hp_job_runner *runner, const json_t *msg, ticket *t,
         .revision = (int)hp_json_int(msg, "revision", 1),
         .installation_id = hp_json_str(msg, "installation_id", ""),
         .created_ms = hp_json_int(msg, "created_ms", 0),
+        .predecessor = take_predecessor(msg, &before) ? &before : NULL,
         .on_progress = tell_progress,
         .payload = t,
     };

@@ -100,6 +100,10 @@ hp_code hp_job_claim(hp_db *db, hp_job **ret_job, hp_error *reterr);
  * "bundle_sha256"}]. A worker that meets one of them need not build anything. */
 hp_code hp_job_known_sets(hp_db *db, int64_t study_id, json_t **ret, hp_error *reterr);
 
+/* The newest report of an earlier revision that was built: {"series", "sop_class",
+ * "sop_instance"}, what a new report says it supersedes; JSON null: none. */
+hp_code hp_job_predecessor(hp_db *db, const hp_job *job, json_t **ret, hp_error *reterr);
+
 /* ---- the waiting studies ---- */
 
 /* One call per receiving job. `open`: does an association carry the study? */

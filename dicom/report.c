@@ -7,6 +7,7 @@
 
 #include "base/path.h"
 #include "base/sha256.h"
+#include "dicom/report_internal.h"
 #include "dicom/sc.h"
 #include "dicom/sr.h"
 
@@ -116,6 +117,7 @@ static hp_code write_object(const hp_report *r, const char *dir, int lesion,
     hp_uid sop_class;
     hp_code c;
 
+    o->series = hp_report__series_uid(r, o->kind);
     c = hp_path_fmt(path, reterr, "%s/%s", dir, o->file);
     if (c == HP_OK)
         c = hp_path_fmt(png, reterr, "%s/%s", dir, o->png);

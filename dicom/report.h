@@ -82,7 +82,7 @@ typedef struct hp_report_object {
     hp_result_kind kind;
     char file[24]; /* "sr.dcm" "key_1.dcm" "note_sr.dcm" "note_page.dcm" */
     char png[24];  /* "key_1.png" "note_page.png", or "" */
-    hp_uid sop_instance;
+    hp_uid sop_instance, series;
     bool required;
 } hp_report_object;
 enum { HP_REPORT_PICTURES_MAX = 5, HP_REPORT_OBJECTS_MAX = 1 + HP_REPORT_PICTURES_MAX };

@@ -405,6 +405,29 @@ static void test_job__revisions_that_share_objects_end_together(void **state)
     assert_int_equal(first->state, HP_JOB_SENT);
 }
 
+static void test_job__a_later_report_knows_whom_it_supersedes(void **state)
+{
+    ledger_world *w = *state;
+    hp_auto(hp_job) *first = NULL;
+    hp_auto(hp_job) *second = NULL;
+    hp_auto(json_t) *none = NULL;
+    hp_auto(json_t) *before = NULL;
+
+    ledger_world_slice(w, "1.2", "1.2.1", 0);
+    ledger_world_claim(w, "1.2");
+    first = ledger_world_job(w, "1.2");
+    assert_int_equal(hp_job_predecessor(w->db, first, &none, NULL), HP_OK);
+    assert_true(json_is_null(none));
+    ledger_world_done(w, "1.2", "d1", NULL, 0);
+    ledger_world_slice(w, "1.2", "1.2.2", 0);
+    ledger_world_claim(w, "1.2");
+    second = ledger_world_job(w, "1.2");
+    assert_int_equal(hp_job_predecessor(w->db, second, &before, NULL), HP_OK);
+    assert_string_equal(hp_json_str(before, "sop_instance", ""), "2.25.1.2.d1.1");
+    assert_string_equal(hp_json_str(before, "sop_class", ""), SR_CLASS);
+    assert_string_equal(hp_json_str(before, "series", ""), "2.25.77");
+}
+
 /* ---- an admin's wishes ---- */
 
 static void test_job__cancel_and_retry(void **state)
@@ -456,6 +479,7 @@ int main(void)
         W(test_job__late_images_before_the_claim_join),
         W(test_job__the_same_digest_finds_its_objects_again),
         W(test_job__revisions_that_share_objects_end_together),
+        W(test_job__a_later_report_knows_whom_it_supersedes),
         W(test_job__cancel_and_retry)};
 
     return cmocka_run_group_tests_name("job", tests, NULL, NULL);

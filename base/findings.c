@@ -262,19 +262,20 @@ json_t *hp_findings_to_json(const hp_findings *f)
                                  real_or_null(f->timings[i].ms)) == 0 &&
              ok;
     series = whole(series, ok);
-    return json_pack(
-        "{so,si,ss,ss,so,so,so,so,so,sb,so,s{so,sb,so},so,so,so,si,so,"
-        "s{so,so,so},so,so}",
-        "study_uid", text(f->study_uid.text), "revision", f->revision, "state",
-        state_of(f->outcome), "outcome", hp_outcome_name(f->outcome), "reason_code",
-        text(f->reason_code), "reason", text(f->reason), "series", series, "phases",
-        phases, "registration", registration, "lossy_input", f->lossy_input, "grid",
-        grid_json(&f->grid), "liver", "ml", real_or_null(f->liver_ml), "ok", f->liver_ok,
-        "note", text(f->liver_note), "candidates", candidates, "primary", primary_json(f),
-        "classes", classes, "class_index", f->class_index, "timings_ms", timings,
-        "bundle", "name", text(f->bundle_name), "version", text(f->bundle_version),
-        "sha256", text(f->bundle_sha256), "intended_use", text(f->intended_use), "device",
-        text(f->device));
+    return json_pack("{so,si,ss,ss,so,so,so,so,so,sb,so,s{so,sb,so},so,so,so,so,si,so,"
+                     "s{so,so,so},so,so}",
+                     "study_uid", text(f->study_uid.text), "revision", f->revision,
+                     "state", state_of(f->outcome), "outcome",
+                     hp_outcome_name(f->outcome), "reason_code", text(f->reason_code),
+                     "reason", text(f->reason), "series", series, "phases", phases,
+                     "registration", registration, "lossy_input", f->lossy_input, "grid",
+                     grid_json(&f->grid), "liver", "ml", real_or_null(f->liver_ml), "ok",
+                     f->liver_ok, "note", text(f->liver_note), "report_min",
+                     real_or_null(f->report_min), "candidates", candidates, "primary",
+                     primary_json(f), "classes", classes, "class_index", f->class_index,
+                     "timings_ms", timings, "bundle", "name", text(f->bundle_name),
+                     "version", text(f->bundle_version), "sha256", text(f->bundle_sha256),
+                     "intended_use", text(f->intended_use), "device", text(f->device));
 }
 
 /* ---- reading ------------------------------------------------------------ */
@@ -571,6 +572,8 @@ hp_code hp_findings_from_json(const json_t *j, hp_findings *ret, hp_error *reter
     read_lists(&r, j, &f);
     read_phases(&r, j, &f);
     read_grid(&r, j, &f.grid);
+    if (json_object_get(j, "report_min") != NULL) /* older results: all are lesions */
+        f.report_min = get_real(&r, j, "report_min");
     read_liver(&r, j, &f);
     read_timings(&r, j, &f);
     read_bundle(&r, j, &f);

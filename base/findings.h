@@ -50,9 +50,9 @@ typedef struct hp_candidate {
 typedef enum hp_outcome {
     HP_OUTCOME_NONE = 0,     /* not run */
     HP_OUTCOME_CLASSIFIED,   /* a primary lesion with a class */
-    HP_OUTCOME_DETECTED,     /* detect-only: lesions without a class */
+    HP_OUTCOME_DETECTED,     /* detect-only: lesions without a class, from report_min */
     HP_OUTCOME_NOT_ACCEPTED, /* candidates, none accepted as primary */
-    HP_OUTCOME_NO_CANDIDATE, /* nothing above the threshold */
+    HP_OUTCOME_NO_CANDIDATE, /* nothing that may be called a lesion */
     HP_OUTCOME_UNSUITABLE    /* could not be read; `reason` says why */
 } hp_outcome;
 
@@ -75,6 +75,9 @@ typedef struct hp_findings {
     bool liver_ok;
     char liver_note[120];
 
+    /* Candidates go to the next stages from a low score on; without a class,
+     * only those of this score and more are called lesions. */
+    double report_min;
     int candidate_count;
     hp_candidate candidates[HP_MAX_CANDIDATES];
 

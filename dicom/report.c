@@ -96,7 +96,7 @@ int hp_report_lesion(const hp_findings *f, int n)
         return n == 0 && f->primary >= 0 && f->primary < f->candidate_count ? f->primary
                                                                             : -1;
     if (f->outcome == HP_OUTCOME_DETECTED)
-        return n < f->candidate_count ? n : -1;
+        return n < f->candidate_count && f->candidates[n].score >= f->report_min ? n : -1;
     return -1;
 }
 

@@ -74,7 +74,7 @@ typedef struct hp_report {
 /* Does this outcome give a TID 1500 report with key images, or the text form? */
 bool hp_report_is_measurement(const hp_findings *f);
 /* The lesions that are reported: the primary one, or with detect-only every
- * candidate (key images: the first HP_REPORT_PICTURES_MAX). Index into
+ * candidate from report_min on (key images: the first HP_REPORT_PICTURES_MAX). Index into
  * findings->candidates of the n-th, -1 past the end. */
 int hp_report_lesion(const hp_findings *f, int n);
 

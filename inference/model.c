@@ -169,6 +169,9 @@ static hp_code read_rest(reader *r, const json_t *obj, hp_stage_id id, hp_model_
             c = number(r, obj, "score_min", 0, 1, &s->score_min);
         if (c == HP_OK)
             c = number(r, obj, "nms_iou", 0, 1, &s->nms_iou);
+        s->report_min = HP_MODEL_REPORT_MIN;
+        if (c == HP_OK && json_object_get(obj, "report_min") != NULL)
+            c = number(r, obj, "report_min", 0, 1, &s->report_min);
         if (c == HP_OK)
             c = number(r, obj, "keep", 1, HP_MAX_CANDIDATES, &keep);
         s->topk = (int)topk;
@@ -186,7 +189,7 @@ static hp_code known_stage_keys(reader *r, const json_t *obj, hp_stage_id id)
     static const char *const KEYS[HP_STAGES][16] = {
         {"arch", "dtype", "act_max", "params", "input", "file", "sha256", "threshold"},
         {"arch", "dtype", "act_max", "params", "input", "file", "sha256",
-         "crop_margin_mm", "topk", "score_min", "nms_iou", "keep"},
+         "crop_margin_mm", "topk", "score_min", "nms_iou", "keep", "report_min"},
         {"arch", "dtype", "act_max", "params", "input", "file", "sha256", "threshold",
          "phases"},
         {"arch", "dtype", "act_max", "params", "input", "files", "threshold"},

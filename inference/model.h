@@ -18,6 +18,10 @@ extern "C" {
 
 enum { HP_MODEL_FOLDS = 9 };
 
+/* The detector's report_min where a bundle states none: above what it gives to
+ * normal tissue, and CenterNet's own threshold for showing a box. */
+#define HP_MODEL_REPORT_MIN 0.3
+
 typedef enum hp_stage_id {
     HP_STAGE_LIVER,
     HP_STAGE_DETECTOR,
@@ -40,7 +44,8 @@ typedef struct hp_model_stage {
     double crop_margin_mm[3]; /* detector */
     int topk, keep;
     double score_min, nms_iou;
-    unsigned phases; /* keyslice: bit i = run on hp_phase i */
+    double report_min; /* detector: a lesion without a class is reported from here on */
+    unsigned phases;   /* keyslice: bit i = run on hp_phase i */
 } hp_model_stage;
 
 typedef struct hp_model {

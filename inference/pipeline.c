@@ -225,6 +225,7 @@ static void start_findings(hp_visit *v)
     f->grid = v->native[HP_PHASE_V] != NULL ? v->native[HP_PHASE_V]->geom : (hp_geom){0};
     f->outcome = HP_OUTCOME_NONE;
     f->candidate_count = 0;
+    f->report_min = m->stage[HP_STAGE_DETECTOR].report_min;
     f->primary = f->class_index = -1;
     f->class_count = m->class_count;
     memcpy(f->classes, m->classes, sizeof f->classes);
@@ -251,6 +252,14 @@ static hp_code timed(hp_visit *v, const char *name, stage_fn *stage, hp_error *r
     r = stage(v, reterr);
     hp_findings_time(v->f, name, (double)(hp_clock_mono_ms() - start));
     return r == HP_OK || r == HP_E_UNSUITABLE ? r : hp_wrap(reterr, r, "stage %s", name);
+}
+
+/* Design 4, detect-only: nothing behind the detector weeds its candidates out,
+ * so its own score must. They are sorted by it. */
+static hp_outcome without_class(const hp_findings *f)
+{
+    return f->candidates[0].score >= f->report_min ? HP_OUTCOME_DETECTED
+                                                   : HP_OUTCOME_NO_CANDIDATE;
 }
 
 static hp_code visit(hp_visit *v, hp_error *reterr)
@@ -286,7 +295,7 @@ static hp_code visit(hp_visit *v, hp_error *reterr)
     if (r == HP_OK && complete)
         r = timed(v, "classify", hp_stage_classify, reterr);
     if (r == HP_OK)
-        f->outcome = !complete            ? HP_OUTCOME_DETECTED
+        f->outcome = !complete            ? without_class(f)
                      : f->class_index < 0 ? HP_OUTCOME_NOT_ACCEPTED
                                           : HP_OUTCOME_CLASSIFIED;
     return r;

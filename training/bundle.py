@@ -45,7 +45,7 @@ SMALL = {
                  "params": {"stacks": 1, "dims": [16, 24, 32, 48, 64, 64],
                             "modules": [1, 1, 1, 1, 1, 2], "stem": 16, **PLAN_B},
                  "rest": {"crop_margin_mm": [5, 10, 10], "topk": 100, "score_min": 0.01,
-                          "nms_iou": 0.3, "keep": 10}},
+                          "report_min": 0.3, "nms_iou": 0.3, "keep": 10}},
     "keyslice": {"arch": "unet25d", "files": ["seg25d"], "input": LESION_INPUT,
                  "params": {"slices": 9, "interval_mm": 2, "spacing_mm": 0.8,
                             "widths": [16, 32, 64, 128, 128]},

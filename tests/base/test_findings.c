@@ -68,6 +68,7 @@ static void fill(hp_findings *f)
     hp_findings_time(f, "detect", 100);
     hp_findings_time(f, "liver", 0.5);
     strcpy(f->bundle_name, "small");
+    f->report_min = 0.3;
     strcpy(f->bundle_version, "1");
     memset(f->bundle_sha256, 'a', 64);
     strcpy(f->intended_use, "research use only");

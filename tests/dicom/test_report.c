@@ -66,6 +66,13 @@ static void test_report__lesions_follow_the_outcome(void **state)
     assert_int_equal(hp_report_lesion(&f, 0), 2);
     assert_int_equal(hp_report_lesion(&f, 1), -1);
     f.outcome = HP_OUTCOME_DETECTED;
+    f.report_min = 0.3;
+    f.candidates[0].score = 0.4;
+    f.candidates[1].score = 0.3;
+    f.candidates[2].score = 0.29;
+    assert_int_equal(hp_report_lesion(&f, 1), 1);
+    assert_int_equal(hp_report_lesion(&f, 2), -1);
+    f.report_min = 0.2;
     assert_int_equal(hp_report_lesion(&f, 2), 2);
     assert_int_equal(hp_report_lesion(&f, 3), -1);
     f.outcome = HP_OUTCOME_NOT_ACCEPTED;

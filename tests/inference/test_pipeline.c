@@ -134,6 +134,26 @@ static void test_pipeline__a_missing_phase_is_detected_only(void **state)
     assert_string_equal(f.registration[HP_PHASE_D], "-");
 }
 
+static void test_pipeline__a_low_score_without_class_is_no_lesion(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_error err = HP_ERROR_INIT;
+    hp_findings f;
+
+    (void)state;
+    opt.liver_check_off = true;
+    tiny_report_min = "1";
+    tiny_yaml("");
+    open_tiny(opt, &p);
+    assert_ok(run(p, NO_D, &f, &err), &err);
+    assert_int_equal(f.outcome, HP_OUTCOME_NO_CANDIDATE);
+    assert_true(f.candidate_count > 0); /* kept for who looks into result.json */
+    assert_float_equal(f.report_min, 1, 0);
+    tiny_report_min = "0.01";
+    tiny_yaml("");
+}
+
 static void test_pipeline__a_missing_phase_is_substituted(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
@@ -315,6 +335,7 @@ int main(void)
         cmocka_unit_test(test_pipeline__an_implausible_liver_is_unsuitable),
         cmocka_unit_test(test_pipeline__no_venous_phase_is_unsuitable),
         cmocka_unit_test(test_pipeline__a_missing_phase_is_detected_only),
+        cmocka_unit_test(test_pipeline__a_low_score_without_class_is_no_lesion),
         cmocka_unit_test(test_pipeline__a_missing_phase_is_substituted),
         cmocka_unit_test(test_pipeline__a_missing_phase_is_refused),
         cmocka_unit_test(test_pipeline__threads_change_nothing),

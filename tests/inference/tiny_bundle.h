@@ -71,6 +71,8 @@ static inline void tiny_network(int i, const char *arch, const char *params)
     "64, "                                                                               \
     "ring_px: 4}"
 
+static const char *tiny_report_min = "0.01";
+
 /* Writes bundle.yaml; `extra` goes verbatim behind it. */
 static inline void tiny_yaml(const char *extra)
 {
@@ -95,8 +97,8 @@ static inline void tiny_yaml(const char *extra)
         &b,
         "  detector: {arch: hourglass3d, file: detector.safetensors, sha256: \"%s\", "
         "params: %s, input: " TINY_INPUT ", crop_margin_mm: [5, 10, 10], topk: 100, "
-        "score_min: 0.01, nms_iou: 0.3, keep: 10}\n",
-        tiny_sha[1], TINY_DETECTOR);
+        "score_min: 0.01, report_min: %s, nms_iou: 0.3, keep: 10}\n",
+        tiny_sha[1], TINY_DETECTOR, tiny_report_min);
     hp_buf_printf(&b,
                   "  keyslice: {arch: unet25d, file: seg25d.safetensors, sha256: \"%s\", "
                   "params: %s, input: " TINY_INPUT ", phases: [V, A], threshold: 0.5}\n",

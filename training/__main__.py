@@ -46,7 +46,7 @@ def prepare(args, first, count, *options):
     cores = os.cpu_count() or 1
     tool = os.path.join(args.build, "daemon", "hepar-prepare")
     bounds = [first + count * i // cores for i in range(cores + 1)]
-    running = [subprocess.Popen([tool, "--phantom", f"{a}..{b}", *options])
+    running = [subprocess.Popen([tool, "--phantom", f"{a}..{b}", "--threads", "1", *options])
                for a, b in zip(bounds, bounds[1:]) if b > a]
     if any([p.wait() for p in running]):
         sys.exit(f"{tool} failed")

@@ -225,9 +225,11 @@ int main(int argc, char **argv)
             return HP_EXIT_DONE;
         } else if (count < 8) {
             words[count++] = argv[i];
+        } else {
+            return usage();
         }
     }
-    if (count == 0)
+    if (count == 0 || words[0][0] == '-')
         return usage();
     if (hp_config_load(path, &ctl.config, &err) != HP_OK)
         return hp_ctl_fail(HP_E_INVALID, err.msg);

@@ -263,6 +263,10 @@ int main(int argc, char **argv)
     bool runs, phantoms;
     int rc;
 
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        fputs(USAGE, stdout);
+        return EXIT_DONE;
+    }
     if (!parse_args(argc, argv, &o)) {
         fputs(USAGE, stderr);
         return EXIT_USAGE;

@@ -126,10 +126,16 @@ static void do_echo(const json_t *msg)
     hp_child_write_take(a);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     hp_error e = HP_ERROR_INIT;
 
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        printf("usage: hepar-sender\n"
+               "\n"
+               "Delivers results for hepard, which starts it.\n");
+        return 0;
+    }
     hp_child_start();
     for (;;) {
         hp_auto(json_t) *msg = NULL;

@@ -229,6 +229,15 @@ int main(int argc, char **argv)
     hp_error e = HP_ERROR_INIT;
     json_t *msg;
 
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        printf("usage: hepar-worker [--check BUNDLE_DIR [auto|cpu|cuda]]\n"
+               "\n"
+               "Reads studies for hepard, which starts it. With --check it says what is\n"
+               "wrong with a model bundle, and ends. hepar-run reads a study by hand.\n");
+        free(o);
+        free(res);
+        return 0;
+    }
     if (o == NULL || res == NULL || hp_job_runner_new(&runner, &e) != HP_OK) {
         hp_log(HP_LOG_ERROR, "worker start failed reason=memory");
         return 1;

@@ -8,7 +8,7 @@
 #include "tests/phantom/study.h"
 
 static const char help[] =
-    "hepar-phantom --seed N [options] --out DIR\n"
+    "usage: hepar-phantom --seed N [options] --out DIR\n"
     "\n"
     "Writes a synthetic multi-phase liver CT: DIR/dicom/S*/IM*.dcm, DIR/truth.json,\n"
     "label masks and displacement fields as NIfTI. Same seed and options, same bytes.\n"

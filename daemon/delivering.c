@@ -24,6 +24,7 @@ typedef struct lane {
     hp_process *process;
     uv_timer_t timer;
     bool asking, ask_again;
+    bool unrecorded; /* an answer is missing in the ledger: it was full, say */
     hp_delivery items[HP_OUTBOX_GROUP];
     bool answered[HP_OUTBOX_GROUP];
     int count;
@@ -86,9 +87,11 @@ static void after_answer(hp_code code, const hp_error *error, void *arg)
     answer_call *c = arg;
     hp_delivering *d = c->lane->delivering;
 
-    if (code != HP_OK) /* it stays `sent`, and is queued again at the next start */
+    if (code != HP_OK) { /* it stays `sent` until the lane is idle, then goes again */
+        c->lane->unrecorded = true;
         hp_log(HP_LOG_ERROR, "answer not recorded delivery=%" PRId64 " error=\"%s\"",
                c->delivery, error->msg);
+    }
     free(c);
     d->calls--;
     maybe_closed(d);
@@ -100,8 +103,10 @@ static void record_answer(lane *l, int index, hp_code code, unsigned status,
     answer_call *c = calloc(1, sizeof *c);
 
     l->answered[index] = true;
-    if (c == NULL)
+    if (c == NULL) {
+        l->unrecorded = true;
         return;
+    }
     *c = (answer_call){
         .lane = l, .delivery = l->items[index].id, .code = code, .status = status};
     hp_log_safe(words, c->words, sizeof c->words);
@@ -188,6 +193,7 @@ static void after_end(hp_code code, const hp_error *error, void *arg)
     lane *l = c->lane;
     hp_delivering *d = l->delivering;
 
+    l->unrecorded |= code != HP_OK; /* `died_on` may have stayed `sent` */
     if (code != HP_OK)
         hp_log(HP_LOG_ERROR, "back-off not recorded peer=%s error=\"%s\"", l->peer->name,
                error->msg);
@@ -217,6 +223,7 @@ static void end_group(lane *l, bool died, const char *words)
             record_answer(l, i, HP_E_ABORTED, NO_STATUS, words);
     }
     if (c == NULL) {
+        l->unrecorded = true;
         l->busy = false;
         uv_timer_start(&l->timer, on_timer, RETRY_MS, 0);
         return;
@@ -292,6 +299,7 @@ static void send_group(lane *l)
 
 typedef struct ask_call {
     lane *lane;
+    bool requeue, requeued;
     hp_delivery items[HP_OUTBOX_GROUP];
     int count;
     int64_t again_ms;
@@ -300,9 +308,12 @@ typedef struct ask_call {
 static hp_code do_ask(hp_db *db, void *arg, hp_error *reterr)
 {
     ask_call *c = arg;
-    hp_code code = hp_outbox_claim(db, c->lane->peer->name, c->items, &c->count,
-                                   &c->again_ms, reterr);
+    const char *peer = c->lane->peer->name;
+    hp_code code = c->requeue ? hp_outbox_requeue(db, peer, reterr) : HP_OK;
 
+    c->requeued = c->requeue && code == HP_OK;
+    if (code == HP_OK)
+        code = hp_outbox_claim(db, peer, c->items, &c->count, &c->again_ms, reterr);
     if (code == HP_OK && c->again_ms != INT64_MAX) {
         int64_t now = hp_db_wall_ms(db);
         c->again_ms = c->again_ms > now ? c->again_ms - now : 0;
@@ -323,6 +334,8 @@ static void after_ask(hp_code code, const hp_error *error, void *arg)
 
     l->asking = false;
     d->calls--;
+    if (c->requeued)
+        l->unrecorded = false;
     if (code != HP_OK) {
         hp_log(HP_LOG_ERROR, "queue not read peer=%s error=\"%s\", again in %d s",
                l->peer->name, error->msg, RETRY_MS / 1000);
@@ -358,6 +371,7 @@ static void ask(lane *l)
     if (c == NULL)
         return;
     c->lane = l;
+    c->requeue = l->unrecorded; /* the lane is idle: what is `sent` is in no hand */
     c->again_ms = INT64_MAX;
     l->asking = true;
     d->calls++;

@@ -50,6 +50,9 @@ struct hp_reading {
     void (*closed)(void *payload);
     void *closed_payload;
     int calls; /* ledger calls in flight */
+    /* Ends of runs that the ledger could not take (a full disk); told again by
+     * the timer, or their jobs would stay `running` until the next start. */
+    struct died_call *untold;
 };
 
 static void on_timer(uv_timer_t *timer);
@@ -80,6 +83,7 @@ static void release(worker *w)
 }
 
 typedef struct died_call {
+    struct died_call *next;
     hp_reading *reading;
     int64_t job;
     int run;
@@ -108,10 +112,27 @@ static void after_died(hp_code code, const hp_error *error, void *arg)
     if (code != HP_OK && code != HP_E_STATE)
         hp_log(HP_LOG_ERROR, "death not recorded job=%" PRId64 " error=\"%s\"", c->job,
                error->msg);
-    free(c);
+    if (code != HP_OK && code != HP_E_STATE && !r->closing) {
+        c->next = r->untold;
+        r->untold = c;
+        uv_timer_start(&r->timer, on_timer, RETRY_MS, 0);
+    } else {
+        free(c);
+    }
     r->calls--;
     maybe_closed(r);
     claim(r);
+}
+
+static void tell_again(hp_reading *r)
+{
+    while (r->untold != NULL) {
+        died_call *c = r->untold;
+
+        r->untold = c->next;
+        r->calls++;
+        hp_ledger_call(r->ledger, do_died, after_died, c);
+    }
 }
 
 static void record_death(hp_reading *r, int64_t job, int run, const char *code,
@@ -163,13 +184,23 @@ static void record_look(hp_reading *r, hp_look look, unsigned phases)
     hp_ledger_call(r->ledger, do_looked, after_looked, c);
 }
 
+typedef struct ended_run {
+    hp_reading *reading;
+    int64_t job;
+    int run;
+} ended_run;
+
 static void after_run_end(bool recorded, void *payload)
 {
-    hp_reading *r = payload;
+    ended_run *e = payload;
+    hp_reading *r = e->reading;
 
     r->calls--;
     if (recorded)
         r->reported(r->reported_payload);
+    else if (!r->closing) /* dropped where the ledger knows a better end */
+        record_death(r, e->job, e->run, "results_not_kept", "its results were not kept");
+    free(e);
     maybe_closed(r);
     claim(r);
 }
@@ -177,12 +208,18 @@ static void after_run_end(bool recorded, void *payload)
 static void on_done(worker *w, const json_t *msg)
 {
     hp_reading *r = w->reading;
+    ended_run *e = malloc(sizeof *e);
 
+    if (e == NULL) { /* its death will be recorded */
+        hp_process_kill(w->process);
+        return;
+    }
+    *e = (ended_run){r, w->job, w->run};
     hp_log(HP_LOG_INFO, "run ended job=%" PRId64 " run=%d outcome=%s seconds=%.1f",
            w->job, w->run, hp_json_str(msg, "outcome", "?"),
            (double)(uv_now(r->loop) - w->started_ms) / 1000);
     r->calls++;
-    hp_run_end(r->ledger, r->config, w->job, w->run, msg, after_run_end, r);
+    hp_run_end(r->ledger, r->config, w->job, w->run, msg, after_run_end, e);
     release(w);
 }
 
@@ -471,6 +508,7 @@ static void on_timer(uv_timer_t *timer)
 {
     hp_reading *r = timer->data;
 
+    tell_again(r);
     ask_ready(r);
     claim(r);
 }
@@ -489,6 +527,8 @@ static void after_ready(hp_code code, const hp_error *error, void *arg)
     }
     if (code == HP_OK && c->look.job != 0)
         r->look = c->look;
+    if (r->untold != NULL && c->again_ms > RETRY_MS)
+        c->again_ms = RETRY_MS;
     if (!r->closing && c->again_ms != INT64_MAX)
         uv_timer_start(&r->timer, on_timer, (uint64_t)c->again_ms + 1, 0);
     if (code == HP_OK && (c->moved > 0 || c->look.job != 0))
@@ -613,6 +653,12 @@ void hp_reading_close(hp_reading *r, void (*cb)(void *payload), void *payload)
     r->closed_payload = payload;
     hp_ledger_on_news(r->ledger, NULL, NULL);
     uv_timer_stop(&r->timer);
+    while (r->untold != NULL) { /* the next start finds their jobs `running` */
+        died_call *c = r->untold;
+
+        r->untold = c->next;
+        free(c);
+    }
     for (int i = 0; i < r->worker_count; i++)
         if (r->workers[i].process != NULL) /* its job runs again at the next start */
             hp_process_kill(r->workers[i].process);

@@ -340,6 +340,14 @@ hp_code hp_outbox_recover(hp_db *db, int *ret_count, hp_error *reterr)
     return r;
 }
 
+hp_code hp_outbox_requeue(hp_db *db, const char *peer, hp_error *reterr)
+{
+    return hp_db__run(db, reterr,
+                      "UPDATE delivery SET state = 'queued' WHERE state = 'sent' AND "
+                      "peer = ?",
+                      "t", peer);
+}
+
 hp_code hp_outbox__drop_unwanted(hp_db *db, int64_t result_set, hp_error *reterr)
 {
     return hp_db__run(

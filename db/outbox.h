@@ -51,6 +51,9 @@ hp_code hp_outbox_peer(hp_db *db, const char *peer, bool reached, const hp_backo
 hp_code hp_outbox_died(hp_db *db, int64_t delivery, hp_error *reterr);
 /* Start-up: sent without an answer is queued again (sending twice is harmless). */
 hp_code hp_outbox_recover(hp_db *db, int *ret_count, hp_error *reterr);
+/* The same for one peer, while no sender works for it: an answer that could not
+ * be recorded must not leave its delivery in the air until the next start. */
+hp_code hp_outbox_requeue(hp_db *db, const char *peer, hp_error *reterr);
 /* How much of what a job owes its peers has been accepted. */
 hp_code hp_outbox_counts(hp_db *db, int64_t job, int *ret_accepted, int *ret_owed,
                          hp_error *reterr);

@@ -236,6 +236,21 @@ static void test_outbox__a_restart_sends_again(void **state)
     ledger_world_expect(w, "1.2", "sent");
 }
 
+static void test_outbox__an_answer_that_got_lost_is_asked_for_again(void **state)
+{
+    ledger_world *w = *state;
+    hp_delivery due[HP_OUTBOX_GROUP];
+
+    reported(w, "1.2", TWO, 2);
+    assert_int_equal(claim(w, "pacs", due, NULL), 2);
+    hp_outbox_answer(w->db, due[0].id, HP_OK, 0, "", NULL);
+    assert_int_equal(claim(w, "pacs", due, NULL), 0); /* the other is in the air */
+    assert_int_equal(hp_outbox_requeue(w->db, "nobody", NULL), HP_OK);
+    assert_int_equal(claim(w, "pacs", due, NULL), 0);
+    assert_int_equal(hp_outbox_requeue(w->db, "pacs", NULL), HP_OK);
+    assert_int_equal(claim(w, "pacs", due, NULL), 1); /* and only that one */
+}
+
 static void test_outbox__a_clock_that_jumps_back_is_no_excuse(void **state)
 {
     ledger_world *w = *state;
@@ -317,6 +332,7 @@ int main(void)
         W(test_outbox__not_now_waits_by_itself),
         W(test_outbox__two_deaths_set_a_delivery_aside),
         W(test_outbox__a_restart_sends_again),
+        W(test_outbox__an_answer_that_got_lost_is_asked_for_again),
         W(test_outbox__a_clock_that_jumps_back_is_no_excuse),
         W(test_outbox__cancel_stops_what_waits),
         W(test_outbox__a_peer_that_is_gone_is_waited_for_no_more),

@@ -75,10 +75,29 @@ def every_failing_call_is_told(folder, use):
                   flush=True)
 
 
+def a_run_that_ends_while_the_disk_is_full_is_told_later(folder, use):
+    """Not at the next start: when there is room again."""
+    study, uid = small_study(folder + "/phantom")
+    node = use(double_node(folder + "/node", []))
+    node.start(env={"WORKER_DOUBLE": "slow"})
+    world.storescu(node, study)
+    world.wait_until(lambda: (node.show(uid) or {}).get("state") == "running", 60, "not running")
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-o", "/dev/null", "-p", str(node.process.child.pid), "-e",
+         "trace=pwrite64", "-e", "inject=pwrite64:error=ENOSPC"], stderr=subprocess.DEVNULL)
+    try:
+        world.wait_until(lambda: "not recorded" in node.log(), 60, "the end was recorded")
+    finally:
+        tracer.terminate()
+        tracer.wait()
+    shown = node.wait(uid, 90)
+    need(shown["state"] == "sent", f"ended as {shown['state']}: {shown['reason']}")
+
+
 if __name__ == "__main__":
     world.require_tools("storescu", "strace")
     probe = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True)
     if probe.returncode != 0:
         world.skip("strace may not trace here")
     sys.dont_write_bytecode = True
-    world.main(every_failing_call_is_told)
+    world.main(a_run_that_ends_while_the_disk_is_full_is_told_later, every_failing_call_is_told)

@@ -58,6 +58,8 @@ def answer(job):
         if not os.path.exists(marker):
             open(marker, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "slow":
+        time.sleep(5)
     if mode == "hang":
         time.sleep(3600)
     done = {"event": "done", "job": job["job"], "run": job["run"], "input_digest": "0" * 64}

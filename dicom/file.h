@@ -53,7 +53,7 @@ typedef struct hp_slice {
     bool has_contrast_agent;       /* (0018,0010) non-empty or (0018,0012) has an item */
     bool has_contrast_tag;         /* one of the two is present at all, even if empty */
     bool lossy;
-    uint8_t patient_digest[32]; /* SHA-256 of PatientID + issuer, to compare only */
+    uint8_t patient_digest[32]; /* hp_scan_patient_digest(), to compare only */
 } hp_slice;
 
 typedef struct hp_slice_list {

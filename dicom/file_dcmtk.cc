@@ -8,10 +8,10 @@
 #include "dicom/file.h"
 
 #include "base/number.h"
-#include "base/sha256.h"
 #include "dicom/datetime.h"
 #include "dicom/fence.hh"
 #include "dicom/precheck.h"
+#include "dicom/scan.h"
 
 #include <dcmtk/dcmdata/dctk.h>
 #include <dcmtk/oflog/oflog.h>
@@ -222,15 +222,10 @@ bool is_lossy(const places &at, const hp_slice *s)
 
 void get_patient(const places &at, hp_slice *s)
 {
-    char id[256], issuer[256];
-    hp_sha256 sum;
+    char id[256];
 
     get_text(at, DCM_PatientID, id);
-    get_text(at, DCM_IssuerOfPatientID, issuer);
-    hp_sha256_init(&sum);
-    hp_sha256_add(&sum, id, std::strlen(id) + 1);
-    hp_sha256_add(&sum, issuer, std::strlen(issuer) + 1);
-    hp_sha256_end(&sum, s->patient_digest);
+    hp_scan_patient_digest(id, std::strlen(id), s->patient_digest);
 }
 
 // What holds for the whole object.

@@ -38,7 +38,6 @@ enum {
     V_ACCESSION,
     V_MODALITY,
     V_PATIENT,
-    V_ISSUER,
     V_STUDY,
     V_SERIES,
     V_COUNT
@@ -46,7 +45,7 @@ enum {
 static const uint32_t wanted[V_COUNT] = {
     TAG(0x0008, 0x0016), TAG(0x0008, 0x0018), TAG(0x0008, 0x0020),
     TAG(0x0008, 0x0050), TAG(0x0008, 0x0060), TAG(0x0010, 0x0020),
-    TAG(0x0010, 0x0021), TAG(0x0020, 0x000D), TAG(0x0020, 0x000E),
+    TAG(0x0020, 0x000D), TAG(0x0020, 0x000E),
 };
 
 struct hp_scan {
@@ -487,7 +486,6 @@ void hp_scan_so_far(const hp_scan *s, hp_scan_result *ret)
     give(s, V_ACCESSION, ret->accession, sizeof ret->accession);
     give(s, V_STUDY_DATE, ret->study_date, sizeof ret->study_date);
     hp_scan_patient_digest(s->value[V_PATIENT], s->value_len[V_PATIENT],
-                           s->value[V_ISSUER], s->value_len[V_ISSUER],
                            ret->patient_digest);
     ret->has_pixels = s->has_pixels;
     ret->deepest = s->deepest;
@@ -506,17 +504,13 @@ hp_code hp_scan_end(hp_scan *s, hp_scan_result *ret, hp_error *reterr)
     return HP_OK;
 }
 
-void hp_scan_patient_digest(const void *id, size_t id_len, const void *issuer,
-                            size_t issuer_len, uint8_t ret[32])
+void hp_scan_patient_digest(const void *id, size_t id_len, uint8_t ret[32])
 {
-    const char *a = id, *b = issuer;
+    const char *text = id;
     hp_sha256 h;
 
-    trim(&a, &id_len);
-    trim(&b, &issuer_len);
+    trim(&text, &id_len);
     hp_sha256_init(&h);
-    hp_sha256_add(&h, a, id_len);
-    hp_sha256_add(&h, "", 1);
-    hp_sha256_add(&h, b, issuer_len);
+    hp_sha256_add(&h, text, id_len);
     hp_sha256_end(&h, ret);
 }

@@ -80,10 +80,10 @@ hp_code hp_scan_end(hp_scan *s, hp_scan_result *ret, hp_error *reterr);
 /* The values so far, for explaining a refusal; may be all empty. */
 void hp_scan_so_far(const hp_scan *s, hp_scan_result *ret);
 
-/* What tells two patients apart, and nothing else: SHA-256 over PatientID, a
- * zero byte and IssuerOfPatientID, each without outer spaces. */
-void hp_scan_patient_digest(const void *id, size_t id_len, const void *issuer,
-                            size_t issuer_len, uint8_t ret[32]);
+/* What tells two patients of one study apart, and nothing else: SHA-256 over
+ * PatientID without outer spaces. The issuer is left out: a vendor's dose report
+ * or screenshot often lacks it while the slices of the same study have it. */
+void hp_scan_patient_digest(const void *id, size_t id_len, uint8_t ret[32]);
 
 #ifdef __cplusplus
 }

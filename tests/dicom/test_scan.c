@@ -59,7 +59,7 @@ static void test_scan__picks_out_what_files_a_slice(void **state)
     uint8_t expect[32];
 
     (void)state;
-    hp_scan_patient_digest("PHANTOM1", 8, "HOUSE", 5, expect);
+    hp_scan_patient_digest("PHANTOM1", 8, expect);
     for (int i = 0; i < 3; i++) {
         hp_buf b = HP_BUF_INIT;
         hp_scan_result v;
@@ -82,14 +82,14 @@ static void test_scan__picks_out_what_files_a_slice(void **state)
 }
 
 static void
-test_scan__the_patient_digest_ignores_padding_and_tells_halves_apart(void **state)
+test_scan__the_patient_digest_ignores_padding_and_tells_ids_apart(void **state)
 {
     uint8_t a[32], b[32], c[32];
 
     (void)state;
-    hp_scan_patient_digest("12", 2, "3", 1, a);
-    hp_scan_patient_digest(" 12 ", 4, "3\0", 2, b);
-    hp_scan_patient_digest("1", 1, "23", 2, c);
+    hp_scan_patient_digest("12", 2, a);
+    hp_scan_patient_digest(" 12\0", 4, b);
+    hp_scan_patient_digest("1 2", 3, c);
     assert_memory_equal(a, b, 32);
     assert_memory_not_equal(a, c, 32);
 }
@@ -418,7 +418,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scan__picks_out_what_files_a_slice),
         cmocka_unit_test(
-            test_scan__the_patient_digest_ignores_padding_and_tells_halves_apart),
+            test_scan__the_patient_digest_ignores_padding_and_tells_ids_apart),
         cmocka_unit_test(test_scan__only_the_top_level_counts),
         cmocka_unit_test(test_scan__defined_lengths_nest),
         cmocka_unit_test(test_scan__64_levels_are_taken_and_65_are_not),

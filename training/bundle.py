@@ -61,12 +61,13 @@ SMALL = {
                  "rest": {"vote": "majority", "temperature": 1.0}},
 }
 # The paper's widths (networks.md 1.4 B full, 2.2 stride 8): parameters only, for sites.
-PAPER_PATCH = {"window": INPUT["window"], "spacing_mm": 0.7, "crop": 256, "ring_px": 16}
+WIDE = {"window": INPUT["window"]}
+PAPER_PATCH = {**WIDE, "spacing_mm": 0.7, "crop": 256, "ring_px": 16}
 PAPER = {
     "liver": {"params": {"widths": [16, 32, 64, 96, 128]}},
     "detector": {"params": {"stacks": 2, "dims": [256, 256, 384, 384, 384, 512],
-                            "modules": [2, 2, 2, 2, 2, 4], "stem": 128}},
-    "keyslice": {},
+                            "modules": [2, 2, 2, 2, 2, 4], "stem": 128}, "input": WIDE},
+    "keyslice": {"input": WIDE},
     "ksf": {"params": {"depth": 50, "width": 1, "D": 128, "K": 32}, "input": PAPER_PATCH},
     "classify": {"params": {"depth": 50, "width": 1, "D": 128, "K": 32}, "input": PAPER_PATCH},
 }

@@ -181,10 +181,11 @@ def truth_boxes_torch(data_dir, folder, work, accept):
         if not os.path.exists(path):
             continue
         net = build("sadt", {**spec["params"], **changes}).eval()
-        net.load_state_dict(torch.load(path, weights_only=False)["net"])
+        checkpoint = torch.load(path, weights_only=False)
+        net.load_state_dict(checkpoint["net"])
         found = steps.sadt_predict(net, pairs).numpy().argmax(1)
         out["ablations"][label] = {
-            **classes(truth, found),
+            **classes(truth, found), "steps": checkpoint["step"],
             "mcnemar_against_first_model": mcnemar(p[0].argmax(1) == truth, found == truth)}
     return out
 

@@ -84,16 +84,17 @@ def page(doc):
     if t:
         e = t["ensemble"]
         out += [f"## Four classes on the truth's boxes, test-400 (n = {e['n']}, gate .700)", "",
-                f"Source: {t['source']}. Ablations are one model each, on the fold and for the",
-                "minutes of the first model; p is McNemar's exact, against the first model.", ""]
-        rows = [("ensemble of five", interval(e, "accuracy"), number(e["mean_f1"]), ""),
+                f"Source: {t['source']}. Ablations are one model each, on the fold of the first",
+                "model and from the same trunk; p is McNemar's exact, against the first model.", ""]
+        steps = doc.get("training", {}).get("networks", {}).get("cls0", {}).get("steps", "")
+        rows = [("ensemble of five", interval(e, "accuracy"), number(e["mean_f1"]), "", ""),
                 ("first model", interval(t["first model"], "accuracy"),
-                 number(t["first model"]["mean_f1"]), "")]
+                 number(t["first model"]["mean_f1"]), steps, "")]
         for name, a in t["ablations"].items():
             m = a["mcnemar_against_first_model"]
-            rows.append((name, interval(a, "accuracy"), number(a["mean_f1"]),
-                         f"{m['p']:.4f} ({m['only_first']} : {m['only_second']})"))
-        out += table(["network", "accuracy", "mean F1", "p (only first : only this right)"], rows)
+            rows.append((name, interval(a, "accuracy"), number(a["mean_f1"]), a["steps"],
+                         f"{'< .0001' if m['p'] < 1e-4 else format(m['p'], '.4f')} ({m['only_first']} : {m['only_second']})"))
+        out += table(["network", "accuracy", "mean F1", "steps", "p (only first : only this right)"], rows)
         out += ["", "F1 of the ensemble: "
                 + ", ".join(f"{k} {number(v)}" for k, v in e["f1"].items()) + ".", ""]
     t = doc.get("training")

@@ -92,8 +92,9 @@ def page(doc):
                  number(t["first model"]["mean_f1"]), steps, "")]
         for name, a in t["ablations"].items():
             m = a["mcnemar_against_first_model"]
+            p = "< .0001" if m["p"] < 1e-4 else f"{m['p']:.4f}"
             rows.append((name, interval(a, "accuracy"), number(a["mean_f1"]), a["steps"],
-                         f"{'< .0001' if m['p'] < 1e-4 else format(m['p'], '.4f')} ({m['only_first']} : {m['only_second']})"))
+                         f"{p} ({m['only_first']} : {m['only_second']})"))
         out += table(["network", "accuracy", "mean F1", "steps", "p (only first : only this right)"], rows)
         out += ["", "F1 of the ensemble: "
                 + ", ".join(f"{k} {number(v)}" for k, v in e["f1"].items()) + ".", ""]

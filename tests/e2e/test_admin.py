@@ -24,7 +24,7 @@ def becomes(node, uid, state, seconds=30):
 
 def awaited_phases_are_waited_for(folder, use):
     node = use(double_node(folder + "/node", [], readiness={
-        "quiet_s": 1, "max_wait_s": 6, "phases": ["NC", "A", "V", "D"]}))
+        "quiet_s": 1, "max_wait_s": 6 * world.SLOW, "phases": ["NC", "A", "V", "D"]}))
     study, uid = small_study(folder + "/phantom")
     node.start(env={"WORKER_DOUBLE_PHASES": "A V"})
     world.storescu(node, study)

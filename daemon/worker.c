@@ -221,30 +221,20 @@ static int check(hp_job_runner *runner, hp_job_options *o, const char *bundle,
     return 1;
 }
 
-int main(int argc, char **argv)
+static void usage(void)
 {
-    hp_auto(hp_job_runner) *runner = NULL;
-    hp_job_options *o = calloc(1, sizeof *o);
-    hp_job_result *res = calloc(1, sizeof *res);
+    printf("usage: hepar-worker [--check BUNDLE_DIR [auto|cpu|cuda]]\n"
+           "\n"
+           "Reads studies for hepard, which starts it. With --check it says what is\n"
+           "wrong with a model bundle, and ends. hepar-run reads a study by hand.\n");
+}
+
+/* Serves hepard until it closes the line. */
+static int serve_hepard(hp_job_runner *runner, hp_job_options *o, hp_job_result *res)
+{
     hp_error e = HP_ERROR_INIT;
     json_t *msg;
 
-    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
-        printf("usage: hepar-worker [--check BUNDLE_DIR [auto|cpu|cuda]]\n"
-               "\n"
-               "Reads studies for hepard, which starts it. With --check it says what is\n"
-               "wrong with a model bundle, and ends. hepar-run reads a study by hand.\n");
-        free(o);
-        free(res);
-        return 0;
-    }
-    if (o == NULL || res == NULL || hp_job_runner_new(&runner, &e) != HP_OK) {
-        hp_log(HP_LOG_ERROR, "worker start failed reason=memory");
-        return 1;
-    }
-    limit_resources();
-    if (argc >= 3 && strcmp(argv[1], "--check") == 0)
-        return check(runner, o, argv[2], argc > 3 ? argv[3] : "auto");
     hp_child_start();
     for (;;) {
         hp_code r = hp_child_read(&msg, &e);
@@ -258,7 +248,31 @@ int main(int argc, char **argv)
         serve(runner, msg, o, res);
         json_decref(msg);
     }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    hp_auto(hp_job_runner) *runner = NULL;
+    hp_job_options *o;
+    hp_job_result *res;
+    hp_error e = HP_ERROR_INIT;
+    int status = 1;
+
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        usage();
+        return 0;
+    }
+    o = calloc(1, sizeof *o);
+    res = calloc(1, sizeof *res);
+    limit_resources();
+    if (o == NULL || res == NULL || hp_job_runner_new(&runner, &e) != HP_OK)
+        hp_log(HP_LOG_ERROR, "worker start failed reason=memory");
+    else if (argc >= 3 && strcmp(argv[1], "--check") == 0)
+        status = check(runner, o, argv[2], argc > 3 ? argv[3] : "auto");
+    else
+        status = serve_hepard(runner, o, res);
     free(res);
     free(o);
-    return 0;
+    return status;
 }

@@ -126,10 +126,10 @@ def killed_while_reading(folder, use):
     world.storescu(node, study)
     running = lambda: (node.show(uid) or {}).get("state") == "running" and workers_of(node)
     first = world.wait_until(running, 60, "never running")[0]
-    time.sleep(3)
+    time.sleep(0.5)  # a quiet machine reads the whole study in a few seconds
     os.kill(first, signal.SIGKILL)
     world.wait_until(lambda: running() and workers_of(node) != [first], 60, "no second worker")
-    time.sleep(2)
+    time.sleep(0.3)
     second = workers_of(node)
     node.kill9()
     world.wait_until(lambda: not any(os.path.exists(f"/proc/{w}") for w in second), 10,

@@ -205,24 +205,36 @@ def liver_sample(files, rng, patch):
     return window(x, INPUT)[None], y[None]
 
 
-def seg_sample(files, rng, crop=256):
-    """x (9, crop, crop), mask (1, crop, crop)."""
+def seg_place(mask, crop, rng):
+    """Corner of a crop of a mask (h, w): three in four hold a pixel of a lesion."""
+    places = mask.nonzero()
+    room = [max(0, n - crop) for n in mask.shape]
+    if not len(places) or rng.random() >= .75:
+        return [rng.randint(0, r) for r in room]
+    at = places[rng.randrange(len(places))].tolist()
+    margin = crop // 8
+    return [min(r, max(0, rng.randint(c - crop + margin, c - margin))) for c, r in zip(at, room)]
+
+
+def seg_sample(files, rng, crop=160):
+    """x (9, crop, crop), mask (1, crop, crop).
+
+    The network is asked about candidates' boxes alone, so most crops hold a lesion:
+    whole slices are 98 % background, and the first answer to that is no lesion at all.
+    """
     seed = files.pick(rng)
     with files.open(seed) as f:
         hu, mask = f.get_slice("hu"), f.get_slice("mask")
-        m, _, h, w = hu.get_shape()
-        i = rng.randrange(m)
-        y, x = rng.randint(0, max(0, h - crop)), rng.randint(0, max(0, w - crop))
+        i = rng.randrange(hu.get_shape()[0])
+        whole = mask[i]
+        y, x = seg_place(whole, crop, rng)
         box = (slice(y, y + crop), slice(x, x + crop))
-        image, target = hu[(i, slice(None), *box)].float(), mask[(i, *box)].float()
+        image, target = hu[(i, slice(None), *box)].float(), whole[box].float()
     image = intensity(image, rng, p_blur=.2)
     if rng.random() < .5:
         image, target = image.flip(-1), target.flip(-1)
     if rng.random() < .5:
         image, target = image.flip(-2), target.flip(-2)
-    if image.shape[-2:] != (crop, crop):
-        pad = (0, crop - image.shape[-1], 0, crop - image.shape[-2])
-        image, target = F.pad(image, pad, value=INPUT["pad_hu"]), F.pad(target, pad)
     return window(image), target[None]
 
 
@@ -261,15 +273,14 @@ def patch_sample(patch, rect, rng=None, crop=256):
     box = [(rect[i] - lo[i % 2]) * crop / size[i % 2] for i in range(4)]
     if rng is not None:
         # Enhancement of the liver differs between patients; only contrast may count.
+        # Little more than that: phases are already apart by their residual motion, and
+        # shifting them further, or more noise, would hide how they go together (rho).
         for p in range(4):
-            x[p] = x[p] * rng.uniform(.95, 1.05) + rng.uniform(-15, 15)
-            dy, dx = rng.randint(-1, 1), rng.randint(-1, 1)
-            if p != 2 and (dy or dx):
-                x[p] = torch.roll(x[p], (dy, dx), (0, 1))
-            if rng.random() < .15:
-                x[p] = blur(x[p], rng.uniform(.4, .9), (0, 1))
-        if rng.random() < .5:
-            x = x + torch.randn_like(x) * rng.uniform(0, 9)
+            x[p] = x[p] * rng.uniform(.95, 1.05) + rng.uniform(-10, 10)
+            if rng.random() < .1:
+                x[p] = blur(x[p], rng.uniform(.4, .7), (0, 1))
+        if rng.random() < .3:
+            x = x + torch.randn_like(x) * rng.uniform(0, 6)
         if rng.random() < .5:
             x, box = x.transpose(1, 2), [box[1], box[0], box[3], box[2]]
         if rng.random() < .5:

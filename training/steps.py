@@ -149,7 +149,17 @@ def train_detector(run, batch=4):
     t.run(loss, lambda: detector_figures(net, valid, valid.list()[:40], run.device), 420)
 
 
-def train_keyslice(run, batch=6):
+def box_of(mask):
+    """The smallest rectangle (h, w) that holds every pixel of a mask."""
+    box = torch.zeros_like(mask)
+    at = mask.nonzero()
+    if len(at):
+        (y1, x1), (y2, x2) = at.min(0).values.tolist(), at.max(0).values.tolist()
+        box[y1:y2 + 1, x1:x2 + 1] = True
+    return box
+
+
+def train_keyslice(run, batch=8):
     spec = SMALL["keyslice"]
     files, valid = run.files("seg", is_train), run.files("seg", is_valid)
     files.wait(8)
@@ -168,15 +178,18 @@ def train_keyslice(run, batch=6):
         return bce + .5 * soft, {"bce": bce.detach(), "dice": soft.detach()}
 
     def check():
-        inter = total = 0
+        inter, total = [0, 0], [0, 0]  # every pixel; the lesion's box alone
         for seed in valid.list()[:20]:
             with valid.open(seed) as f:
                 x, y = f.get_tensor("hu")[:4], f.get_tensor("mask")[:4].bool()
             with cast(run.device):
                 p = t.net(data.window(x).to(run.device))["logit"][:, 0].cpu() > 0
-            inter += int((p & y).sum())
-            total += int(p.sum()) + int(y.sum())
-        return {"dice of all pixels": round(2 * inter / max(1, total), 4)}
+            near = torch.stack([box_of(m) for m in y])
+            for k, (q, m) in enumerate(((p, y), (p & near, y))):
+                inter[k] += int((q & m).sum())
+                total[k] += int(q.sum()) + int(m.sum())
+        dice = [round(2 * i / max(1, n), 4) for i, n in zip(inter, total)]
+        return {"dice of all pixels": dice[0], "dice in the lesions' box": dice[1]}
 
     t.run(loss, check, 240)
 

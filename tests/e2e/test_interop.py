@@ -1,10 +1,8 @@
 """Every sender at hand delivers the same study: storescu (also with many
 contexts, small PDUs, lossless syntaxes), dcmsend, gdcmscu, Orthanc. What lies
 in the spool is bit by bit what was sent."""
-import json
 import os
 import subprocess
-import urllib.request
 
 import world
 from world import double_node, need, run, small_study
@@ -59,16 +57,11 @@ def by_orthanc(node, files, use, folder):
         "DicomAet": "SCANNER",
         "DicomModalities": {"hepar": {"AET": node.ae, "Host": "127.0.0.1", "Port": node.port,
                                       "AllowTranscoding": False}}})).start()
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     ids = []
     for path in files:
         with open(path, "rb") as f:
-            url = f"http://127.0.0.1:{pacs.http_port}/instances"
-            ids.append(json.load(opener.open(urllib.request.Request(url, f.read())))["ID"])
-    url = f"http://127.0.0.1:{pacs.http_port}/modalities/hepar/store"
-    answer = json.load(opener.open(urllib.request.Request(
-        url, json.dumps({"Resources": ids, "Synchronous": True}).encode()), timeout=120))
-    need(answer["FailedInstancesCount"] == 0, str(answer))
+            ids.append(pacs.post("/instances", f.read())["ID"])
+    pacs.forward("hepar", ids)
 
 
 SENDERS = [by_storescu, by_storescu_small_pdus, by_storescu_four_at_once, by_dcmsend, by_gdcmscu,

@@ -47,6 +47,10 @@ def check_objects(pacs, uid, study_folder, folder):
     need(len(reports) == 1, f"{len(reports)} reports in the PACS")
     need(len(pictures) >= 1, "no key image in the PACS")
     need(len(stored) == len(reports) + len(pictures), "something else was sent")
+    there = {pydicom.dcmread(f, specific_tags=["SOPInstanceUID"]).SOPInstanceUID
+             for f in world.dicom_files(study_folder)} | {i["SOPInstanceUID"] for i in stored}
+    named = set(re.findall(r'"ReferencedSOPInstanceUID": "([0-9.]+)"', json.dumps(stored)))
+    need(named and named <= there, "the results name an image that was not sent")
     paths = [fetched(pacs, i, folder) for i in stored]
     for path in paths:
         ds = pydicom.dcmread(path)

@@ -187,17 +187,28 @@ class Orthanc:
         if self.process:
             self.process.stop()
 
-    def raw(self, path, accept=None):
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}")
+    def raw(self, path, accept=None, body=None):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", body)
         if accept:
             request.add_header("Accept", accept)
         # No proxy, whatever the environment says: this is loopback.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=30) as answer:
+        with opener.open(request, timeout=120 if body else 30) as answer:
             return answer.read()
 
     def get(self, path):
         return json.loads(self.raw(path))
+
+    def post(self, path, body):
+        """`body` is bytes, or what becomes JSON."""
+        return json.loads(self.raw(path, body=body if isinstance(body, bytes)
+                                   else json.dumps(body).encode()))
+
+    def forward(self, to, resources):
+        """C-STOREs what it holds to a modality it knows, as a routing rule does."""
+        answer = self.post(f"/modalities/{to}/store", {"Resources": resources})
+        need(answer["FailedInstancesCount"] == 0, f"the PACS could not forward: {answer}")
+        return answer["InstancesCount"]
 
     def instances(self):
         """One dict of main tags per stored instance, with Orthanc's own id."""

@@ -88,7 +88,7 @@ typedef struct died_call {
     int64_t job;
     int run;
     const char *code; /* NULL: it was asked to die, only its folder goes */
-    char words[96];
+    char words[sizeof((hp_error *)NULL)->msg + 32];
 } died_call;
 
 static hp_code do_died(hp_db *db, void *arg, hp_error *reterr)

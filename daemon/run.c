@@ -71,9 +71,12 @@ static void print_candidate(const hp_findings *f, int i)
 {
     const hp_candidate *c = &f->candidates[i];
 
-    printf("  %c %2d  score %.2f  %5.1f x %4.1f mm  key slice %d",
-           i == f->primary ? '*' : ' ', c->rank, c->score, c->long_axis_mm,
-           c->short_axis_mm, c->key_slice);
+    printf("  %c %2d  score %.2f", i == f->primary ? '*' : ' ', c->rank, c->score);
+    if (c->key_fallback)
+        printf("  no outline     ");
+    else
+        printf("  %5.1f x %4.1f mm", c->long_axis_mm, c->short_axis_mm);
+    printf("  key slice %d", c->key_slice);
     if (c->p_primary >= 0)
         printf("  p(primary) %.2f", c->p_primary);
     printf("\n");

@@ -190,8 +190,14 @@ static double area_in(const hp_lesion_map *m, int z, const hp_box *b)
     return (double)count * m->spacing_mm * m->spacing_mm;
 }
 
+/* A mask that fills less of the box's ellipse than this is a speck, not the lesion
+ * that the box is about. */
+static const double MIN_FILL = 0.1;
+
 static void choose(const hp_visit *v, hp_candidate *c)
 {
+    double ellipse_mm2 = M_PI / 4 * (c->box_mm.hi[1] - c->box_mm.lo[1]) *
+                         (c->box_mm.hi[2] - c->box_mm.lo[2]);
     const hp_geom *g = &v->vol[HP_PHASE_V]->geom;
     hp_voxel_box b = hp_stage_voxels_of(g, &c->box_mm);
     double centre = (c->box_mm.lo[0] + c->box_mm.hi[0]) / 2 / g->spacing_mm[0] - 0.5;
@@ -207,8 +213,8 @@ static void choose(const hp_visit *v, hp_candidate *c)
             best_mm2 = mm2;
         }
     }
-    c->key_fallback = best < 0;
-    if (best < 0)
+    c->key_fallback = best_mm2 < MIN_FILL * ellipse_mm2;
+    if (c->key_fallback)
         best = middle < b.lo[0] ? b.lo[0] : middle >= b.hi[0] ? b.hi[0] - 1 : middle;
     c->key_slice = best;
     c->key_area_mm2 = best_mm2;

@@ -23,7 +23,7 @@ static bool mapped(const hp_lesion_map *m, int z, double y_mm, double x_mm)
            m->plane[z][(size_t)y * m->n[1] + x];
 }
 
-/* Lesion mask over the voxels `b`; `ellipsoid` when nothing of the map is inside. */
+/* Lesion mask over the voxels `b`: the map's, or the ellipsoid. */
 static size_t lesion_mask(const hp_visit *v, const hp_candidate *c, const hp_voxel_box *b,
                           bool ellipsoid, uint8_t *mask)
 {
@@ -109,16 +109,9 @@ static void axes(const hp_visit *v, hp_candidate *c)
         lo = fmin(lo, across);
         hi = fmax(hi, across);
     }
-    if (long2 > 0) { /* between pixel centres: one pixel more from edge to edge */
-        c->long_axis_mm = sqrt(long2) + m->spacing_mm;
-        c->short_axis_mm = hi - lo + m->spacing_mm;
-    } else {
-        double h = c->box_mm.hi[1] - c->box_mm.lo[1],
-               w = c->box_mm.hi[2] - c->box_mm.lo[2];
-
-        c->long_axis_mm = fmax(h, w);
-        c->short_axis_mm = fmin(h, w);
-    }
+    /* between pixel centres: one pixel more from edge to edge */
+    c->long_axis_mm = sqrt(fmax(long2, 0)) + m->spacing_mm;
+    c->short_axis_mm = (long2 > 0 ? hi - lo : 0) + m->spacing_mm;
     free(at);
 }
 
@@ -135,12 +128,12 @@ static hp_code measure_lesion(const hp_visit *v, hp_candidate *c, hp_error *rete
         free(hu);
         return hp_fail(reterr, HP_E_NO_MEMORY, "measuring");
     }
-    count = lesion_mask(v, c, &b, false, mask);
-    c->volume_ml =
-        (double)count * g->spacing_mm[0] * g->spacing_mm[1] * g->spacing_mm[2] / 1000;
-    if (count == 0) {
-        lesion_mask(v, c, &b, true, mask);
-        c->volume_ml = hp_box_volume(&c->box_mm) * (M_PI / 6) / 1000;
+    count = lesion_mask(v, c, &b, c->key_fallback, mask);
+    c->volume_ml = c->long_axis_mm = c->short_axis_mm = NAN;
+    if (!c->key_fallback) {
+        c->volume_ml =
+            (double)count * g->spacing_mm[0] * g->spacing_mm[1] * g->spacing_mm[2] / 1000;
+        axes(v, c);
     }
     for (int phase = 0; phase < HP_PHASES; phase++) {
         if (v->vol[phase] == NULL)
@@ -148,7 +141,6 @@ static hp_code measure_lesion(const hp_visit *v, hp_candidate *c, hp_error *rete
         copy_part(v->vol[phase], &b, hu);
         c->hu_lesion[phase] = hp_mask_mean_ref(hu, mask, n);
     }
-    axes(v, c);
     free(mask);
     free(hu);
     return HP_OK;

@@ -34,115 +34,123 @@ static void reason_cell(hp_table *t, const json_t *row)
     hp_table_fmt(t, "%.60s%s", *words ? words : code, strlen(words) > 60 ? "..." : "");
 }
 
-static int run_view(hp_ctl *ctl, hp_code (*view)(hp_db *, int, json_t **, hp_error *),
-                    json_t **ret)
+/* Prints what the table holds, or what it means that it holds nothing. */
+static void print_take(hp_table *t, const char *nothing)
 {
+    if (hp_table_rows(t) == 0)
+        puts(nothing);
+    else
+        hp_table_print(t, stdout, "");
+    hp_table_free(t);
+}
+
+static void print_list(const json_t *list, const char *columns,
+                       void (*add_row)(hp_table *t, const json_t *row),
+                       const char *nothing)
+{
+    hp_table *t = hp_table_new(columns);
+    size_t i;
+    json_t *row;
+
+    json_array_foreach(list, i, row) add_row(t, row);
+    print_take(t, nothing);
+}
+
+/* A view of the ledger, newest first, as JSON or as a table. */
+static int print_view(hp_ctl *ctl, hp_code (*view)(hp_db *, int, json_t **, hp_error *),
+                      const char *columns,
+                      void (*add_row)(hp_table *t, const json_t *row),
+                      const char *nothing)
+{
+    hp_auto(json_t) *list = NULL;
     hp_error err = HP_ERROR_INIT;
     int result = hp_ctl_need_ledger(ctl);
     hp_code code;
 
     if (result != HP_EXIT_DONE)
         return result;
-    code = view(ctl->db, ctl->json ? 0 : LIST_LIMIT, ret, &err);
-    return code == HP_OK ? HP_EXIT_DONE : hp_ctl_fail(code, err.msg);
-}
-
-static void say_if_cut(const json_t *list)
-{
+    code = view(ctl->db, ctl->json ? 0 : LIST_LIMIT, &list, &err);
+    if (code != HP_OK)
+        return hp_ctl_fail(code, err.msg);
+    if (ctl->json) {
+        hp_ctl_print_json(list);
+        return HP_EXIT_DONE;
+    }
+    print_list(list, columns, add_row, nothing);
     if (json_array_size(list) == LIST_LIMIT)
         printf("(the newest %d; --json lists all)\n", LIST_LIMIT);
+    return HP_EXIT_DONE;
+}
+
+static void add_study(hp_table *t, const json_t *row)
+{
+    char when[24], date[16];
+    int64_t job = hp_json_int(row, "job", 0);
+
+    hp_table_when(hp_json_int(row, "last_ms", 0), when);
+    hp_table_fmt(t, job ? "%" PRId64 : "-", job);
+    hp_table_text(t, job ? hp_json_str(row, "state", "") : "no CT");
+    hp_table_fmt(t, "%" PRId64, hp_json_int(row, "revision", 0));
+    hp_table_fmt(t, "%" PRId64, hp_json_int(row, "ct", 0));
+    hp_table_fmt(t, "%" PRId64, hp_json_int(row, "series", 0));
+    hp_table_text(t, date_of(hp_json_str(row, "study_date", ""), date));
+    hp_table_text(t, or_dash(hp_json_str(row, "accession", "")));
+    hp_table_text(t, when);
+    hp_table_text(t, hp_json_str(row, "study_uid", ""));
 }
 
 int hp_ctl_studies(hp_ctl *ctl)
 {
-    hp_auto(json_t) *list = NULL;
-    hp_table *t;
-    size_t i;
-    json_t *row;
-    int result = run_view(ctl, hp_view_studies, &list);
+    return print_view(
+        ctl, hp_view_studies,
+        "JOB>|STATE|REV>|IMAGES>|SERIES>|STUDY DATE|ACCESSION|LAST IMAGE|STUDY",
+        add_study, "no study yet");
+}
 
-    if (result != HP_EXIT_DONE || ctl->json) {
-        if (list != NULL)
-            hp_ctl_print_json(list);
-        return result;
-    }
-    t = hp_table_new(
-        "JOB>|STATE|REV>|IMAGES>|SERIES>|STUDY DATE|ACCESSION|LAST IMAGE|STUDY");
-    json_array_foreach(list, i, row)
-    {
-        char when[24], date[16];
-        int64_t job = hp_json_int(row, "job", 0);
+static void add_job(hp_table *t, const json_t *row)
+{
+    char when[24], span[24] = "-";
+    int64_t run_ms = hp_json_int(row, "run_ms", 0);
+    int64_t owed = hp_json_int(row, "deliveries", 0);
 
-        hp_table_when(hp_json_int(row, "last_ms", 0), when);
-        hp_table_fmt(t, job ? "%" PRId64 : "-", job);
-        hp_table_text(t, job ? hp_json_str(row, "state", "") : "no CT");
-        hp_table_fmt(t, "%" PRId64, hp_json_int(row, "revision", 0));
-        hp_table_fmt(t, "%" PRId64, hp_json_int(row, "ct", 0));
-        hp_table_fmt(t, "%" PRId64, hp_json_int(row, "series", 0));
-        hp_table_text(t, date_of(hp_json_str(row, "study_date", ""), date));
-        hp_table_text(t, or_dash(hp_json_str(row, "accession", "")));
-        hp_table_text(t, when);
-        hp_table_text(t, hp_json_str(row, "study_uid", ""));
-    }
-    if (hp_table_rows(t) == 0)
-        puts("no study yet");
-    else
-        hp_table_print(t, stdout, "");
-    hp_table_free(t);
-    say_if_cut(list);
-    return HP_EXIT_DONE;
+    hp_table_when(hp_json_int(row, "moved_ms", 0), when);
+    if (run_ms > 0)
+        hp_table_span(run_ms, span);
+    hp_table_fmt(t, "%" PRId64, hp_json_int(row, "job", 0));
+    hp_table_text(t, hp_json_str(row, "state", ""));
+    hp_table_text(t, when);
+    hp_table_fmt(t, "%" PRId64, hp_json_int(row, "revision", 0));
+    hp_table_fmt(t, "%" PRId64, hp_json_int(row, "run", 0));
+    hp_table_text(t, span);
+    hp_table_fmt(t, owed ? "%" PRId64 "/%" PRId64 : "-", hp_json_int(row, "accepted", 0),
+                 owed);
+    hp_table_text(t, hp_json_str(row, "study_uid", ""));
+    reason_cell(t, row);
 }
 
 int hp_ctl_jobs(hp_ctl *ctl)
 {
-    hp_auto(json_t) *list = NULL;
-    hp_table *t;
-    size_t i;
-    json_t *row;
-    int result = run_view(ctl, hp_view_jobs, &list);
+    return print_view(ctl, hp_view_jobs,
+                      "JOB>|STATE|SINCE|REV>|RUNS>|READ IN>|SENT>|STUDY|REASON", add_job,
+                      "no job yet");
+}
 
-    if (result != HP_EXIT_DONE || ctl->json) {
-        if (list != NULL)
-            hp_ctl_print_json(list);
-        return result;
-    }
-    t = hp_table_new("JOB>|STATE|SINCE|REV>|RUNS>|READ IN>|SENT>|STUDY|REASON");
-    json_array_foreach(list, i, row)
-    {
-        char when[24], span[24] = "-";
-        int64_t run_ms = hp_json_int(row, "run_ms", 0);
-        int64_t owed = hp_json_int(row, "deliveries", 0);
+static void add_event(hp_table *t, const json_t *row)
+{
+    char when[24];
+    int64_t job = hp_json_int(row, "job", 0);
 
-        hp_table_when(hp_json_int(row, "moved_ms", 0), when);
-        if (run_ms > 0)
-            hp_table_span(run_ms, span);
-        hp_table_fmt(t, "%" PRId64, hp_json_int(row, "job", 0));
-        hp_table_text(t, hp_json_str(row, "state", ""));
-        hp_table_text(t, when);
-        hp_table_fmt(t, "%" PRId64, hp_json_int(row, "revision", 0));
-        hp_table_fmt(t, "%" PRId64, hp_json_int(row, "run", 0));
-        hp_table_text(t, span);
-        hp_table_fmt(t, owed ? "%" PRId64 "/%" PRId64 : "-",
-                     hp_json_int(row, "accepted", 0), owed);
-        hp_table_text(t, hp_json_str(row, "study_uid", ""));
-        reason_cell(t, row);
-    }
-    if (hp_table_rows(t) == 0)
-        puts("no job yet");
-    else
-        hp_table_print(t, stdout, "");
-    hp_table_free(t);
-    say_if_cut(list);
-    return HP_EXIT_DONE;
+    hp_table_when(hp_json_int(row, "at_ms", 0), when);
+    hp_table_text(t, when);
+    hp_table_fmt(t, job ? "%" PRId64 : "-", job);
+    hp_table_text(t, hp_json_str(row, "kind", ""));
+    hp_table_text(t, hp_json_str(row, "words", ""));
 }
 
 int hp_ctl_events(hp_ctl *ctl, const char *id)
 {
     hp_auto(json_t) *list = NULL;
     hp_error err = HP_ERROR_INIT;
-    hp_table *t;
-    size_t i;
-    json_t *row;
     int result = hp_ctl_need_ledger(ctl);
     hp_code code;
 
@@ -151,27 +159,10 @@ int hp_ctl_events(hp_ctl *ctl, const char *id)
     code = hp_view_events(ctl->db, id, ctl->json ? 0 : EVENT_LIMIT, &list, &err);
     if (code != HP_OK)
         return hp_ctl_fail(code, err.msg);
-    if (ctl->json) {
+    if (ctl->json)
         hp_ctl_print_json(list);
-        return HP_EXIT_DONE;
-    }
-    t = hp_table_new("WHEN|JOB>|EVENT|WORDS");
-    json_array_foreach(list, i, row)
-    {
-        char when[24];
-        int64_t job = hp_json_int(row, "job", 0);
-
-        hp_table_when(hp_json_int(row, "at_ms", 0), when);
-        hp_table_text(t, when);
-        hp_table_fmt(t, job ? "%" PRId64 : "-", job);
-        hp_table_text(t, hp_json_str(row, "kind", ""));
-        hp_table_text(t, hp_json_str(row, "words", ""));
-    }
-    if (hp_table_rows(t) == 0)
-        puts("nothing has happened yet");
     else
-        hp_table_print(t, stdout, "");
-    hp_table_free(t);
+        print_list(list, "WHEN|JOB>|EVENT|WORDS", add_event, "nothing has happened yet");
     return HP_EXIT_DONE;
 }
 
@@ -277,11 +268,7 @@ int hp_ctl_peers(hp_ctl *ctl)
         if (hp_config_find_peer(c, name) == NULL)
             add_peer(t, name, NULL, row);
     }
-    if (hp_table_rows(t) == 0)
-        puts("no peer is configured; results stay in the outbox");
-    else
-        hp_table_print(t, stdout, "");
-    hp_table_free(t);
+    print_take(t, "no peer is configured; results stay in the outbox");
     return HP_EXIT_DONE;
 }
 

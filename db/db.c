@@ -152,6 +152,18 @@ hp_code hp_db__query(hp_db *db, hp_rows **ret, hp_error *reterr, const char *sql
     return r;
 }
 
+hp_code hp_db__row(hp_db *db, hp_rows **ret, hp_error *reterr, const char *sql,
+                   const char *types, ...)
+{
+    va_list args;
+    hp_code r;
+
+    va_start(args, types);
+    r = start(db, sql, types, &args, ret, reterr);
+    va_end(args);
+    return r == HP_OK ? hp_db__next(db, *ret, reterr) : r;
+}
+
 hp_code hp_db__next(hp_db *db, hp_rows *rows, hp_error *reterr)
 {
     int rc = sqlite3_step(rows);
@@ -285,10 +297,8 @@ void hp_tx_free(hp_tx *tx)
 static hp_code pragma(hp_db *db, const char *sql, const char *want, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr, sql, "");
+    hp_code r = hp_db__row(db, &rows, reterr, sql, "");
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r == HP_E_EMPTY)
         return HP_OK;
     if (r == HP_OK && want != NULL && strcmp(hp_rows_t(rows, 0), want) != 0)
@@ -308,11 +318,9 @@ static hp_code check_integrity(hp_db *db, const char *path, hp_error *reterr)
     struct stat st;
     bool big = stat(path, &st) == 0 && st.st_size > FULL_CHECK_MAX_BYTES;
     hp_code r =
-        hp_db__query(db, &rows, reterr,
-                     big ? "PRAGMA quick_check(1)" : "PRAGMA integrity_check(1)", "");
+        hp_db__row(db, &rows, reterr,
+                   big ? "PRAGMA quick_check(1)" : "PRAGMA integrity_check(1)", "");
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r == HP_OK && strcmp(hp_rows_t(rows, 0), "ok") != 0)
         r = hp_fail(reterr, HP_E_CORRUPT, "the ledger is damaged: %.120s",
                     hp_rows_t(rows, 0));
@@ -474,11 +482,9 @@ int64_t hp_db_mono_ms(const hp_db *db)
 hp_code hp_db_installation_id(hp_db *db, char ret[65], hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT value FROM meta WHERE key = 'installation_id'", "");
+    hp_code r = hp_db__row(db, &rows, reterr,
+                           "SELECT value FROM meta WHERE key = 'installation_id'", "");
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r == HP_E_EMPTY)
         return hp_fail(reterr, HP_E_CORRUPT, "the ledger has lost its installation id");
     if (r == HP_OK)

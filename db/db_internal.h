@@ -47,6 +47,9 @@ hp_code hp_db__fail(hp_db *db, int rc, const char *what, hp_error *reterr);
  * NULL), b const void * and int. Text is copied. `sql` must be a literal. */
 hp_code hp_db__query(hp_db *db, hp_rows **ret, hp_error *reterr, const char *sql,
                      const char *types, ...);
+/* The same, and already on its first row; HP_E_EMPTY: there is none. */
+hp_code hp_db__row(hp_db *db, hp_rows **ret, hp_error *reterr, const char *sql,
+                   const char *types, ...);
 /* HP_OK: a row is there; HP_E_EMPTY: no more. */
 hp_code hp_db__next(hp_db *db, hp_rows *rows, hp_error *reterr);
 /* Runs a statement without rows. */

@@ -283,15 +283,13 @@ hp_code hp_job_known_sets(hp_db *db, int64_t study_id, json_t **ret, hp_error *r
 hp_code hp_job_predecessor(hp_db *db, const hp_job *job, json_t **ret, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(
+    hp_code r = hp_db__row(
         db, &rows, reterr,
         "SELECT series_uid, sop_class, sop_instance FROM job JOIN result ON "
         "result.result_set = job.result_set WHERE job.study = ? AND revision < ? AND "
         "kind IN ('sr', 'note_sr') AND series_uid <> '' ORDER BY revision DESC LIMIT 1",
         "ii", job->study_id, (int64_t)job->revision);
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r == HP_OK)
         *ret = json_pack("{ss,ss,ss}", "series", hp_rows_t(rows, 0), "sop_class",
                          hp_rows_t(rows, 1), "sop_instance", hp_rows_t(rows, 2));

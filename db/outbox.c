@@ -135,15 +135,13 @@ static hp_code note_refusal(hp_db *db, int64_t delivery, unsigned status,
     hp_auto(hp_rows) *rows = NULL;
     int64_t job, study;
     char peer[32], kind[24];
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT job.id, job.study, peer, kind FROM delivery "
-                             "JOIN job ON job.id = delivery.job "
-                             "JOIN result ON result.id = delivery.result "
-                             "WHERE delivery.id = ?",
-                             "i", delivery);
+    hp_code r = hp_db__row(db, &rows, reterr,
+                           "SELECT job.id, job.study, peer, kind FROM delivery "
+                           "JOIN job ON job.id = delivery.job "
+                           "JOIN result ON result.id = delivery.result "
+                           "WHERE delivery.id = ?",
+                           "i", delivery);
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r != HP_OK)
         return r;
     job = hp_rows_i(rows, 0);
@@ -170,13 +168,11 @@ static hp_code set_of(hp_db *db, int64_t delivery, int64_t *ret_set,
                       int64_t *ret_attempts, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT result_set, attempts FROM delivery JOIN result ON "
-                             "result.id = delivery.result WHERE delivery.id = ?",
-                             "i", delivery);
+    hp_code r = hp_db__row(db, &rows, reterr,
+                           "SELECT result_set, attempts FROM delivery JOIN result ON "
+                           "result.id = delivery.result WHERE delivery.id = ?",
+                           "i", delivery);
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r == HP_E_EMPTY)
         return hp_fail(reterr, HP_E_NOT_FOUND, "no delivery %" PRId64, delivery);
     if (r == HP_OK) {
@@ -225,15 +221,13 @@ typedef struct tally {
 static hp_code count_set(hp_db *db, int64_t set, tally *ret, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(
+    hp_code r = hp_db__row(
         db, &rows, reterr,
         "SELECT count(*) FILTER (WHERE state IN ('queued', 'sent')), "
         "count(*) FILTER (WHERE state = 'refused' AND required), count(DISTINCT peer) "
         "FROM delivery JOIN result ON result.id = delivery.result WHERE result_set = ?",
         "i", set);
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r == HP_OK)
         *ret = (tally){hp_rows_i(rows, 0), hp_rows_i(rows, 1), hp_rows_i(rows, 2)};
     return r;
@@ -361,16 +355,13 @@ hp_code hp_outbox_counts(hp_db *db, int64_t job, int *ret_accepted, int *ret_owe
                          hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r =
-        hp_db__query(db, &rows, reterr,
-                     "SELECT count(*), count(*) FILTER (WHERE delivery.state = "
-                     "'accepted') FROM job JOIN result ON result.result_set = "
-                     "job.result_set JOIN delivery ON delivery.result = result.id "
-                     "WHERE job.id = ?",
-                     "i", job);
+    hp_code r = hp_db__row(db, &rows, reterr,
+                           "SELECT count(*), count(*) FILTER (WHERE delivery.state = "
+                           "'accepted') FROM job JOIN result ON result.result_set = "
+                           "job.result_set JOIN delivery ON delivery.result = result.id "
+                           "WHERE job.id = ?",
+                           "i", job);
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r == HP_OK) {
         *ret_owed = (int)hp_rows_i(rows, 0);
         *ret_accepted = (int)hp_rows_i(rows, 1);

@@ -35,12 +35,10 @@ hp_code hp_study_lookup(hp_db *db, const char *sop_instance, hp_disposition *ret
 {
     hp_auto(hp_rows) *rows = NULL;
     int64_t ours;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT name FROM instance WHERE sop_instance = ?", "t",
-                             sop_instance);
+    hp_code r =
+        hp_db__row(db, &rows, reterr, "SELECT name FROM instance WHERE sop_instance = ?",
+                   "t", sop_instance);
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r == HP_OK) {
         hp_rows_copy(rows, 0, ret_name, 64);
         *ret = HP_STORED_DUPLICATE;
@@ -96,13 +94,11 @@ static hp_code find_study(hp_db *db, const hp_instance *in, study_row *ret,
                           hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(
+    hp_code r = hp_db__row(
         db, &rows, reterr,
         "SELECT id, patient_digest = ?, two_patients FROM study WHERE study_uid = ?",
         "bt", in->patient_digest, (int)sizeof in->patient_digest, in->study.text);
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r == HP_OK)
         *ret = (study_row){hp_rows_i(rows, 0), false, hp_rows_i(rows, 1) != 0,
                            hp_rows_i(rows, 2) != 0};

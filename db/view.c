@@ -56,6 +56,18 @@ static hp_code list_view(hp_db *db, const char *sql, const char *shape, int limi
     return r;
 }
 
+/* The one row of a query with one parameter, as an object. */
+static hp_code one_view(hp_db *db, const char *sql, int64_t id, const char *shape,
+                        json_t **ret, hp_error *reterr)
+{
+    hp_auto(hp_rows) *rows = NULL;
+    hp_code r = hp_db__row(db, &rows, reterr, sql, "i", id);
+
+    if (r == HP_OK)
+        *ret = row_json(rows, shape);
+    return r;
+}
+
 hp_code hp_view_studies(hp_db *db, int limit, json_t **ret, hp_error *reterr)
 {
     return list_view(
@@ -135,14 +147,12 @@ static hp_code totals_json(hp_db *db, json_t **ret, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;
     hp_code r =
-        hp_db__query(db, &rows, reterr,
-                     "SELECT count(*), coalesce(sum(stored), 0), coalesce(sum(ct), 0), "
-                     "coalesce(sum(duplicates), 0), coalesce(sum(conflicts), 0), "
-                     "coalesce(sum(echoes), 0), coalesce(sum(refused), 0) FROM study",
-                     "");
+        hp_db__row(db, &rows, reterr,
+                   "SELECT count(*), coalesce(sum(stored), 0), coalesce(sum(ct), 0), "
+                   "coalesce(sum(duplicates), 0), coalesce(sum(conflicts), 0), "
+                   "coalesce(sum(echoes), 0), coalesce(sum(refused), 0) FROM study",
+                   "");
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r == HP_OK)
         *ret = row_json(rows, "studies:i stored:i ct:i duplicates:i conflicts:i echoes:i "
                               "refused:i");
@@ -250,33 +260,35 @@ hp_code hp_view_events(hp_db *db, const char *id, int limit, json_t **ret,
 
 static hp_code add_study(hp_db *db, int64_t study, json_t *show, hp_error *reterr)
 {
-    hp_auto(hp_rows) *rows = NULL;
     hp_auto(json_t) *one = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT study_uid, study_date, accession, two_patients, "
-                             "first_ms, last_ms, stored, ct, duplicates, conflicts, "
-                             "echoes, refused FROM study WHERE id = ?",
-                             "i", study);
+    hp_code r = one_view(db,
+                         "SELECT study_uid, study_date, accession, two_patients, "
+                         "first_ms, last_ms, stored, ct, duplicates, conflicts, "
+                         "echoes, refused FROM study WHERE id = ?",
+                         study,
+                         "study_uid:t study_date:t accession:t two_patients:b first_ms:i "
+                         "last_ms:i stored:i ct:i duplicates:i conflicts:i echoes:i "
+                         "refused:i",
+                         &one, reterr);
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r != HP_OK)
         return r;
-    one = row_json(rows, "study_uid:t study_date:t accession:t two_patients:b first_ms:i "
-                         "last_ms:i stored:i ct:i duplicates:i conflicts:i echoes:i "
-                         "refused:i");
     json_object_set(show, "study_uid", json_object_get(one, "study_uid"));
     json_object_del(one, "study_uid");
     json_object_set(show, "received", one);
     return HP_OK;
 }
 
-static hp_code add_list(hp_db *db, hp_rows *rows, const char *shape, json_t *show,
-                        const char *key, hp_error *reterr)
+/* The rows of a query with one parameter, as show[key]. */
+static hp_code add_list(hp_db *db, const char *sql, int64_t id, const char *shape,
+                        json_t *show, const char *key, hp_error *reterr)
 {
+    hp_auto(hp_rows) *rows = NULL;
     json_t *list = json_array();
-    hp_code r = rows_json(db, rows, shape, list, reterr);
+    hp_code r = hp_db__query(db, &rows, reterr, sql, "i", id);
 
+    if (r == HP_OK)
+        r = rows_json(db, rows, shape, list, reterr);
     json_object_set_new(show, key, list);
     return r;
 }
@@ -300,16 +312,12 @@ static json_t *unread_series(const json_t *show)
 static hp_code add_received_series(hp_db *db, int64_t study, json_t *show,
                                    hp_error *reterr)
 {
-    hp_auto(hp_rows) *rows = NULL;
-    hp_code r =
-        hp_db__query(db, &rows, reterr,
-                     "SELECT series_uid, modality, instances, ct FROM series WHERE "
-                     "study = ? ORDER BY id",
-                     "i", study);
+    hp_code r = add_list(db,
+                         "SELECT series_uid, modality, instances, ct FROM series WHERE "
+                         "study = ? ORDER BY id",
+                         study, "uid:t modality:t instances:i ct:i", show,
+                         "received_series", reterr);
 
-    if (r == HP_OK)
-        r = add_list(db, rows, "uid:t modality:t instances:i ct:i", show,
-                     "received_series", reterr);
     if (r == HP_OK && json_object_get(show, "series") == NULL)
         json_object_set_new(show, "series", unread_series(show));
     return r;
@@ -317,70 +325,49 @@ static hp_code add_received_series(hp_db *db, int64_t study, json_t *show,
 
 static hp_code add_senders(hp_db *db, int64_t study, json_t *show, hp_error *reterr)
 {
-    hp_auto(hp_rows) *rows = NULL;
-    hp_code r =
-        hp_db__query(db, &rows, reterr,
-                     "SELECT calling_ae, peer, count(*) FROM instance WHERE "
-                     "study = ? GROUP BY calling_ae, peer ORDER BY 3 DESC LIMIT 8",
-                     "i", study);
-
-    if (r == HP_OK)
-        r = add_list(db, rows, "ae_title:t address:t objects:i", show, "senders", reterr);
-    return r;
+    return add_list(db,
+                    "SELECT calling_ae, peer, count(*) FROM instance WHERE "
+                    "study = ? GROUP BY calling_ae, peer ORDER BY 3 DESC LIMIT 8",
+                    study, "ae_title:t address:t objects:i", show, "senders", reterr);
 }
 
 static hp_code add_revisions(hp_db *db, int64_t study, json_t *show, hp_error *reterr)
 {
-    hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(
-        db, &rows, reterr,
+    return add_list(
+        db,
         "SELECT job.id, revision, state, reason_code, reason, (SELECT count(*) FROM "
         "instance WHERE instance.study = job.study AND instance.revision BETWEEN 1 AND "
         "job.revision) FROM job WHERE study = ? ORDER BY revision",
-        "i", study);
-
-    if (r == HP_OK)
-        r = add_list(db, rows, "job:i revision:i state:t reason_code:t reason:t images:i",
-                     show, "revisions", reterr);
-    return r;
+        study, "job:i revision:i state:t reason_code:t reason:t images:i", show,
+        "revisions", reterr);
 }
 
 static hp_code add_job(hp_db *db, int64_t job, json_t *show, hp_error *reterr)
 {
-    hp_auto(hp_rows) *rows = NULL;
     hp_auto(json_t) *one = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT id, revision, state, decision, reason_code, reason, "
-                             "run, deaths, opened_ms, ready_ms, moved_ms FROM job "
-                             "WHERE id = ?",
-                             "i", job);
+    hp_code r = one_view(db,
+                         "SELECT id, revision, state, decision, reason_code, reason, "
+                         "run, deaths, opened_ms, ready_ms, moved_ms FROM job "
+                         "WHERE id = ?",
+                         job,
+                         "job:i revision:i state:t decision:t reason_code:t reason:t "
+                         "run:i deaths:i opened_ms:i ready_ms:i moved_ms:i",
+                         &one, reterr);
 
     if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
-    if (r != HP_OK)
-        return r;
-    one =
-        row_json(rows, "job:i revision:i state:t decision:t reason_code:t reason:t run:i "
-                       "deaths:i opened_ms:i ready_ms:i moved_ms:i");
-    json_object_update(show, one);
-    return HP_OK;
+        json_object_update(show, one);
+    return r;
 }
 
 static hp_code add_runs(hp_db *db, int64_t job, json_t *show, hp_error *reterr)
 {
-    hp_auto(hp_rows) *rows = NULL;
-    hp_code r =
-        hp_db__query(db, &rows, reterr,
-                     "SELECT number, started_ms, ended_ms, outcome, reason_code, "
-                     "reason, input_digest FROM run WHERE job = ? ORDER BY number",
-                     "i", job);
-
-    if (r == HP_OK)
-        r = add_list(db, rows,
-                     "run:i started_ms:i ended_ms:i outcome:t reason_code:t "
-                     "reason:t input_digest:t",
-                     show, "runs", reterr);
-    return r;
+    return add_list(db,
+                    "SELECT number, started_ms, ended_ms, outcome, reason_code, "
+                    "reason, input_digest FROM run WHERE job = ? ORDER BY number",
+                    job,
+                    "run:i started_ms:i ended_ms:i outcome:t reason_code:t reason:t "
+                    "input_digest:t",
+                    show, "runs", reterr);
 }
 
 /* The findings of the newest run that has some: phases, candidates, timings. */
@@ -389,13 +376,11 @@ static hp_code add_findings(hp_db *db, int64_t job, json_t *show, hp_error *rete
     hp_auto(hp_rows) *rows = NULL;
     hp_auto(json_t) *findings = NULL;
     const char *text;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT findings FROM run WHERE job = ? AND findings IS NOT "
-                             "NULL ORDER BY number DESC LIMIT 1",
-                             "i", job);
+    hp_code r = hp_db__row(db, &rows, reterr,
+                           "SELECT findings FROM run WHERE job = ? AND findings IS NOT "
+                           "NULL ORDER BY number DESC LIMIT 1",
+                           "i", job);
 
-    if (r == HP_OK)
-        r = hp_db__next(db, rows, reterr);
     if (r != HP_OK)
         return r == HP_E_EMPTY ? HP_OK : r;
     text = hp_rows_t(rows, 0);
@@ -408,19 +393,13 @@ static hp_code add_findings(hp_db *db, int64_t job, json_t *show, hp_error *rete
 
 static hp_code add_deliveries(hp_db *db, int64_t result, json_t *one, hp_error *reterr)
 {
-    hp_auto(hp_rows) *rows = NULL;
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT peer, state, attempts, status, words, queued_ms, "
-                             "answered_ms, next_ms FROM delivery WHERE result = ? "
-                             "ORDER BY peer",
-                             "i", result);
-
-    if (r == HP_OK)
-        r = add_list(db, rows,
-                     "peer:t state:t attempts:i status:i words:t queued_ms:i "
-                     "answered_ms:i next_ms:i",
-                     one, "deliveries", reterr);
-    return r;
+    return add_list(db,
+                    "SELECT peer, state, attempts, status, words, queued_ms, "
+                    "answered_ms, next_ms FROM delivery WHERE result = ? ORDER BY peer",
+                    result,
+                    "peer:t state:t attempts:i status:i words:t queued_ms:i "
+                    "answered_ms:i next_ms:i",
+                    one, "deliveries", reterr);
 }
 
 static hp_code add_results(hp_db *db, int64_t job, json_t *show, hp_error *reterr)

@@ -86,6 +86,17 @@ static hp_code out_path(const hp_prepare *o, const char *part, uint64_t seed,
     return r;
 }
 
+/* The middle of the box in its plane, and the box in pixels of the patch around it. */
+static void patch_around(const hp_box *b, double side, double mm, double centre[2],
+                         double rect[4])
+{
+    for (int a = 0; a < 2; a++) {
+        centre[a] = (b->lo[a + 1] + b->hi[a + 1]) / 2;
+        rect[a] = side / 2 + (b->lo[a + 1] - centre[a]) / mm;
+        rect[2 + a] = side / 2 + (b->hi[a + 1] - centre[a]) / mm;
+    }
+}
+
 /* --- the truth's own box ------------------------------------------------ */
 
 static hp_code truth_box_json(const hp_prepare *o, const hp_phantom *p, json_t **ret,
@@ -106,11 +117,7 @@ static hp_code truth_box_json(const hp_prepare *o, const hp_phantom *p, json_t *
                     ? hp_prepare_best_plane(p, t->largest_primary, &z, &area, reterr)
                     : hp_fail(reterr, HP_E_NO_MEMORY, "truth box");
 
-    for (int a = 0; a < 2; a++) {
-        centre[a] = (b.lo[a + 1] + b.hi[a + 1]) / 2;
-        rect[a] = side / 2.0 + (b.lo[a + 1] - centre[a]) / mm;
-        rect[2 + a] = side / 2.0 + (b.hi[a + 1] - centre[a]) / mm;
-    }
+    patch_around(&b, side, mm, centre, rect);
     if (r == HP_OK)
         r = hp_prepare_patch(p, z, centre, side, mm, patch, reterr);
     if (r == HP_OK)
@@ -400,9 +407,8 @@ static hp_code key_plane(const hp_phantom *p, const hp_box *b, int lesion, int *
 static hp_code add_candidate(const hp_phantom *p, const hp_candidate *c, rows *w,
                              hp_error *reterr)
 {
-    const double side = HP_PREPARE_PATCH_SIDE, mm = HP_PREPARE_PATCH_MM;
     int m = w->count, z;
-    double centre[2], area = 0;
+    double centre[2], rect[4], area = 0;
     hp_code r;
 
     match(p, &c->box_mm, w);
@@ -411,13 +417,11 @@ static hp_code add_candidate(const hp_phantom *p, const hp_candidate *c, rows *w
         return r;
     w->score[m] = (float)c->score;
     w->area[m] = (float)area;
-    for (int a = 0; a < 2; a++) {
-        centre[a] = (c->box_mm.lo[a + 1] + c->box_mm.hi[a + 1]) / 2;
-        w->rect[m][a] = (float)(side / 2 + (c->box_mm.lo[a + 1] - centre[a]) / mm);
-        w->rect[m][2 + a] = (float)(side / 2 + (c->box_mm.hi[a + 1] - centre[a]) / mm);
-    }
+    patch_around(&c->box_mm, HP_PREPARE_PATCH_SIDE, HP_PREPARE_PATCH_MM, centre, rect);
+    for (int k = 0; k < 4; k++)
+        w->rect[m][k] = (float)rect[k];
     w->count++;
-    return hp_prepare_patch(p, z, centre, HP_PREPARE_PATCH_SIDE, mm,
+    return hp_prepare_patch(p, z, centre, HP_PREPARE_PATCH_SIDE, HP_PREPARE_PATCH_MM,
                             w->hu + (size_t)m * HP_PHASES * HP_PREPARE_PATCH_SIDE *
                                         HP_PREPARE_PATCH_SIDE,
                             reterr);

@@ -207,21 +207,26 @@ static void test_ledger__twins_in_one_group_are_told_apart(void **state)
     assert_int_equal(files_in(n, "spool"), 1);
 }
 
+/* The i-th of many, handed over without waiting. */
+static void store_numbered(node *n, int i, answer *ret)
+{
+    char sop[40];
+    hp_stored s;
+
+    snprintf(sop, sizeof sop, "1.2.3.%d", i);
+    s = slice(n, "1.2", sop, "pixels");
+    *ret = (answer){.node = n};
+    hp_ledger_store(n->ledger, &s, on_answer, ret);
+}
+
 static void test_ledger__hundreds_at_once_are_all_answered(void **state)
 {
     enum { MANY = 300 };
     static answer answers[MANY];
     node *n = *state;
-    char sop[40];
 
-    memset(answers, 0, sizeof answers);
     for (int i = 0; i < MANY; i++) {
-        hp_stored s;
-
-        answers[i].node = n;
-        snprintf(sop, sizeof sop, "1.2.3.%d", i);
-        s = slice(n, "1.2", sop, "pixels");
-        hp_ledger_store(n->ledger, &s, on_answer, &answers[i]);
+        store_numbered(n, i, &answers[i]);
         if (i % 7 == 0)
             uv_run(&n->loop, UV_RUN_NOWAIT);
     }
@@ -315,17 +320,9 @@ static void test_ledger__closing_answers_everybody(void **state)
     enum { MANY = 50 };
     static answer answers[MANY];
     node *n = *state;
-    char sop[40];
 
-    memset(answers, 0, sizeof answers);
-    for (int i = 0; i < MANY; i++) {
-        hp_stored s;
-
-        answers[i].node = n;
-        snprintf(sop, sizeof sop, "1.2.3.%d", i);
-        s = slice(n, "1.2", sop, "pixels");
-        hp_ledger_store(n->ledger, &s, on_answer, &answers[i]);
-    }
+    for (int i = 0; i < MANY; i++)
+        store_numbered(n, i, &answers[i]);
     close_node(n);
     assert_int_equal(n->answers, MANY);
     for (int i = 0; i < MANY; i++)

@@ -4,22 +4,18 @@
 
 #include <math.h>
 
-static void open_tiny(hp_pipeline_options opt, hp_pipeline **ret)
+/* Opens the tiny bundle and runs it with the phases of `mask`; returns the run's
+ * code and fills f. */
+static hp_code run(hp_pipeline_options opt, unsigned mask, hp_findings *f, hp_error *err)
 {
-    hp_error err = HP_ERROR_INIT;
+    hp_volume *native[HP_PHASES] = {NULL}, *registered[HP_PHASES] = {NULL}, *liver = NULL;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_code r;
 
     opt.device = "cpu";
     if (opt.threads == 0)
         opt.threads = 1; /* tiny layers: threads would wait for each other */
-    assert_ok(hp_pipeline_open(tiny_dir, &opt, ret, &err), &err);
-}
-
-/* Runs with the phases of `mask`; returns the code and fills f. */
-static hp_code run(hp_pipeline *p, unsigned mask, hp_findings *f, hp_error *err)
-{
-    hp_volume *native[HP_PHASES] = {NULL}, *registered[HP_PHASES] = {NULL}, *liver = NULL;
-    hp_code r;
-
+    assert_ok(hp_pipeline_open(tiny_dir, &opt, &p, err), err);
     for (int i = 0; i < HP_PHASES; i++)
         if (mask >> i & 1)
             native[i] = tiny_volume(i);
@@ -46,7 +42,6 @@ enum { ALL = 15, NO_D = 7, NO_V = 11 };
 static void test_pipeline__evaluation_always_gives_a_class(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
-    hp_auto(hp_pipeline) *p = NULL;
     hp_error err = HP_ERROR_INIT;
     hp_findings f;
     double sum = 0;
@@ -54,8 +49,7 @@ static void test_pipeline__evaluation_always_gives_a_class(void **state)
 
     (void)state;
     opt.evaluate = true;
-    open_tiny(opt, &p);
-    assert_ok(run(p, ALL, &f, &err), &err);
+    assert_ok(run(opt, ALL, &f, &err), &err);
     assert_int_equal(f.outcome, HP_OUTCOME_CLASSIFIED);
     assert_true(f.candidate_count >= 1 && f.candidate_count <= 10);
     assert_true(f.primary >= 0 && f.class_index >= 0);
@@ -85,14 +79,12 @@ static void test_pipeline__evaluation_always_gives_a_class(void **state)
 static void test_pipeline__an_implausible_liver_is_unsuitable(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
-    hp_auto(hp_pipeline) *p = NULL;
     hp_error err = HP_ERROR_INIT;
     hp_findings f;
     hp_code r;
 
     (void)state;
-    open_tiny(opt, &p);
-    r = run(p, ALL, &f, &err);
+    r = run(opt, ALL, &f, &err);
     if (r == HP_OK) /* the seeded network happens to draw a plausible liver */
         assert_true(f.liver_ok);
     else {
@@ -105,27 +97,23 @@ static void test_pipeline__an_implausible_liver_is_unsuitable(void **state)
 static void test_pipeline__no_venous_phase_is_unsuitable(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
-    hp_auto(hp_pipeline) *p = NULL;
     hp_error err = HP_ERROR_INIT;
     hp_findings f;
 
     (void)state;
-    open_tiny(opt, &p);
-    assert_int_equal(run(p, NO_V, &f, &err), HP_E_UNSUITABLE);
+    assert_int_equal(run(opt, NO_V, &f, &err), HP_E_UNSUITABLE);
     assert_string_equal(f.reason_code, "no_venous_phase");
 }
 
 static void test_pipeline__a_missing_phase_is_detected_only(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
-    hp_auto(hp_pipeline) *p = NULL;
     hp_error err = HP_ERROR_INIT;
     hp_findings f;
 
     (void)state;
     opt.liver_check_off = true;
-    open_tiny(opt, &p);
-    assert_ok(run(p, NO_D, &f, &err), &err);
+    assert_ok(run(opt, NO_D, &f, &err), &err);
     assert_int_equal(f.outcome, HP_OUTCOME_DETECTED);
     assert_int_equal(f.primary, -1);
     assert_int_equal(f.class_index, -1);
@@ -138,7 +126,6 @@ static void test_pipeline__a_missing_phase_is_detected_only(void **state)
 static void test_pipeline__a_low_score_without_class_is_no_lesion(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
-    hp_auto(hp_pipeline) *p = NULL;
     hp_error err = HP_ERROR_INIT;
     hp_findings f;
 
@@ -146,8 +133,7 @@ static void test_pipeline__a_low_score_without_class_is_no_lesion(void **state)
     opt.liver_check_off = true;
     tiny_report_min = "1";
     tiny_yaml("");
-    open_tiny(opt, &p);
-    assert_ok(run(p, NO_D, &f, &err), &err);
+    assert_ok(run(opt, NO_D, &f, &err), &err);
     assert_int_equal(f.outcome, HP_OUTCOME_NO_CANDIDATE);
     assert_true(f.candidate_count > 0); /* kept for who looks into result.json */
     assert_float_equal(f.report_min, 1, 0);
@@ -158,15 +144,13 @@ static void test_pipeline__a_low_score_without_class_is_no_lesion(void **state)
 static void test_pipeline__a_missing_phase_is_substituted(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
-    hp_auto(hp_pipeline) *p = NULL;
     hp_error err = HP_ERROR_INIT;
     hp_findings f;
 
     (void)state;
     opt.evaluate = true;
     opt.missing_phase = HP_MISSING_SUBSTITUTE;
-    open_tiny(opt, &p);
-    assert_ok(run(p, NO_D, &f, &err), &err);
+    assert_ok(run(opt, NO_D, &f, &err), &err);
     assert_int_equal(f.outcome, HP_OUTCOME_CLASSIFIED);
     assert_int_equal(f.substituted[HP_PHASE_D], HP_PHASE_V);
     assert_int_equal(f.substituted[HP_PHASE_A], HP_PHASE_NONE);
@@ -177,14 +161,12 @@ static void test_pipeline__a_missing_phase_is_substituted(void **state)
 static void test_pipeline__a_missing_phase_is_refused(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
-    hp_auto(hp_pipeline) *p = NULL;
     hp_error err = HP_ERROR_INIT;
     hp_findings f;
 
     (void)state;
     opt.missing_phase = HP_MISSING_REFUSE;
-    open_tiny(opt, &p);
-    assert_int_equal(run(p, NO_D, &f, &err), HP_E_UNSUITABLE);
+    assert_int_equal(run(opt, NO_D, &f, &err), HP_E_UNSUITABLE);
     assert_string_equal(f.reason_code, "missing_phase");
     assert_non_null(strstr(f.reason, "delayed"));
 }
@@ -196,13 +178,11 @@ static void test_pipeline__threads_change_nothing(void **state)
     (void)state;
     for (int i = 0; i < 2; i++) {
         hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
-        hp_auto(hp_pipeline) *p = NULL;
         hp_error err = HP_ERROR_INIT;
 
         opt.evaluate = true;
         opt.threads = i + 1;
-        open_tiny(opt, &p);
-        assert_ok(run(p, ALL, &f[i], &err), &err);
+        assert_ok(run(opt, ALL, &f[i], &err), &err);
     }
     for (int i = 1; i < 2; i++) {
         assert_int_equal(f[i].candidate_count, f[0].candidate_count);
@@ -234,7 +214,6 @@ static void on_tensor(const char *name, const float *data, const int *dims, int 
 static void test_pipeline__every_stage_can_be_seen(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
-    hp_auto(hp_pipeline) *p = NULL;
     hp_error err = HP_ERROR_INIT;
     hp_findings f;
     seen s = {0};
@@ -243,8 +222,7 @@ static void test_pipeline__every_stage_can_be_seen(void **state)
     opt.evaluate = true;
     opt.on_tensor = on_tensor;
     opt.payload = &s;
-    open_tiny(opt, &p);
-    assert_ok(run(p, ALL, &f, &err), &err);
+    assert_ok(run(opt, ALL, &f, &err), &err);
     assert_int_equal(s.hm, 1);
     assert_true(s.liver >= 1);
     assert_int_equal(s.classify, 1);
@@ -254,7 +232,6 @@ static void test_pipeline__every_stage_can_be_seen(void **state)
 static void test_pipeline__a_number_that_is_none_names_its_stage(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
-    hp_pipeline *p = NULL;
     hp_error err = HP_ERROR_INIT;
     hp_safetensors *s = NULL;
     char path[160], sha[HP_SHA256_HEX];
@@ -282,11 +259,9 @@ static void test_pipeline__a_number_that_is_none_names_its_stage(void **state)
     assert_ok(hp_sha256_file(path, tiny_sha[1], &err), &err);
     tiny_yaml("");
     opt.evaluate = true;
-    open_tiny(opt, &p);
-    assert_int_equal(run(p, ALL, &f, &err), HP_E_NUMERIC);
+    assert_int_equal(run(opt, ALL, &f, &err), HP_E_NUMERIC);
     assert_non_null(strstr(err.msg, "stage detect"));
     assert_non_null(strstr(err.msg, "cnv0"));
-    hp_pipeline_free(p);
     free(big);
     hp_safetensors_free(s);
     tiny_network(1, "hourglass3d", TINY_DETECTOR);

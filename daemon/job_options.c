@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/number.h"
+#include "inference/model.h"
 
 static const char *const MISSING[] = {
     [HP_MISSING_DETECT_ONLY] = "detect-only",
@@ -133,6 +134,7 @@ void hp_job_digest_init(hp_job_digest *d, const hp_job_options *o, const char *s
     hp_sha256_init(&d->sum);
     /* Another version may find something else, and then needs other UIDs. */
     hp_job_digest_add_text(d, "hepar " HP_VERSION " input 1");
+    add_number(d, "report_min", HP_MODEL_REPORT_MIN); /* not in the bundle's sum */
     hp_job_digest_add_text(d, study_uid);
     hp_job_digest_add_text(d, o->device);
     hp_job_digest_add_text(d, hp_missing_phase_name(o->missing_phase));

@@ -114,15 +114,16 @@ static hp_code open_pipeline(run *w, hp_error *reterr)
 
 /* -- reading -- */
 
-/* A file that is no DICOM or is cut off is one slice less; a file that is not
- * there, or a disk that does not read, fails the run. */
+/* A file that is no DICOM, cut off or beyond a limit is one slice less; a file that
+ * is not there, or a disk that does not read, fails the run. What follows a full
+ * list is not read: the assembly refuses the study. */
 static hp_code read_files(run *w, hp_error *reterr)
 {
-    for (size_t i = 0; i < w->req->file_count; i++) {
+    for (size_t i = 0; i < w->req->file_count && w->list.count < HP_MAX_PLANES; i++) {
         hp_error e = HP_ERROR_INIT;
         hp_code r = hp_slice_read(w->req->file[i], &w->list, &e);
 
-        if (r == HP_E_NOT_FOUND || hp_code_may_retry(r) || r == HP_E_LIMIT)
+        if (r == HP_E_NOT_FOUND || hp_code_may_retry(r))
             return hp_fail(reterr, r, "reading file %zu of %zu: %s", i + 1,
                            w->req->file_count, e.msg);
         w->unreadable += r != HP_OK && r != HP_E_UNSUPPORTED;
@@ -186,7 +187,10 @@ static hp_code load(run *w, hp_job_digest *digest, hp_error *reterr)
 
 /* -- writing -- */
 
-static const char *any_ct_path(const run *w)
+/* Whose patient and study attributes the objects carry. A study without a venous
+ * phase has a text form too; then any CT plane does, else any object: the assembly
+ * has refused a list with two studies or two patients. */
+static const char *source_path(const run *w)
 {
     const hp_geom *g =
         w->assembly != NULL ? hp_assembly_geom(w->assembly, HP_PHASE_V) : NULL;
@@ -222,7 +226,7 @@ static hp_code write_objects(run *w, hp_error *reterr)
         .findings = f,
         .identity = &id,
         .assembly = w->assembly,
-        .source_path = any_ct_path(w),
+        .source_path = source_path(w),
         .registered = (const hp_volume *const *)w->registered,
         .liver = w->liver,
         .node_name = o->node_name,

@@ -19,7 +19,7 @@
 #include "daemon/child.h"
 #include "daemon/job_run.h"
 
-enum { PROGRESS_EVERY_MS = 250, MAX_FILES = HP_MAX_PLANES };
+enum { PROGRESS_EVERY_MS = 250 };
 
 /* Who the running job is, for progress messages. */
 typedef struct ticket {
@@ -79,9 +79,8 @@ static hp_code take_files(const json_t *msg, const char ***ret, size_t *ret_coun
     size_t n = json_array_size(list);
     const char **file;
 
-    if (n == 0 || n > MAX_FILES)
-        return hp_fail(reterr, n == 0 ? HP_E_EMPTY : HP_E_LIMIT, "%zu files in one job",
-                       n);
+    if (n == 0)
+        return hp_fail(reterr, HP_E_EMPTY, "a job without files");
     file = calloc(n, sizeof *file);
     if (file == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "list of files");

@@ -25,7 +25,8 @@ extern "C" {
 #define HP_SOP_CT_ENHANCED "1.2.840.10008.5.1.4.1.1.2.1"
 #define HP_SOP_CT_LEGACY_ENHANCED "1.2.840.10008.5.1.4.1.1.2.2"
 
-/* One study never holds more planes than this; more is somebody's mistake. */
+/* A list that holds so many planes is full, and its study is refused: such a size is
+ * somebody's mistake. A last multi-frame object may still pass the limit. */
 enum { HP_MAX_PLANES = 50000 };
 
 /* Header of one image plane. An Enhanced CT file yields one hp_slice per
@@ -71,11 +72,13 @@ hp_slice *hp_slice_list_add(hp_slice_list *l);
 /* Appends the file's image planes to `list`. HP_E_UNSUPPORTED: a DICOM object
  * that holds no CT image planes (sop_class and series are still appended as one
  * slice with rows = 0, so that it can be explained). Other codes append
- * nothing: the file is no DICOM file, cut off, nested too deep. */
+ * nothing: the file is no DICOM file, cut off, nested too deep; HP_E_LIMIT with a
+ * full list: not looked at. */
 hp_code hp_slice_read(const char *path, hp_slice_list *list, hp_error *reterr);
 
 /* Reads every file below `dir` (depth <= 8; links are not followed; DICOMDIR and
- * what is no DICOM file is skipped and counted). HP_E_EMPTY: no DICOM file. */
+ * what is no DICOM file is skipped and counted); stops when the list is full.
+ * HP_E_EMPTY: no DICOM file. */
 hp_code hp_slice_read_dir(const char *dir, hp_slice_list *list, int *ret_skipped,
                           hp_error *reterr);
 

@@ -312,7 +312,9 @@ hp_code read_frames(DcmDataset *ds, const hp_slice *object, int frames,
     size_t before = list->count;
     DcmItem *shared = nullptr;
 
-    if (frames < 1 || frames > HP_MAX_PLANES)
+    if (frames < 1)
+        return hp_fail(reterr, HP_E_INVALID, "a multi-frame object without frames");
+    if (frames > HP_MAX_PLANES)
         return hp_fail(reterr, HP_E_LIMIT, "%d frames in one object", frames);
     ds->findAndGetSequenceItem(DCM_SharedFunctionalGroupsSequence, shared, 0);
     for (int f = 0; f < frames; f++) {

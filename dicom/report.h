@@ -61,7 +61,7 @@ typedef struct hp_report {
     const hp_findings *findings;
     const hp_result_identity *identity;
     const hp_assembly *assembly; /* NULL when the study could not be assembled */
-    const char *source_path;     /* any CT file of the study: patient, study attributes */
+    const char *source_path;     /* a file of the study: patient, study attributes */
     const hp_volume *const *registered; /* [HP_PHASES], V grid; NULL entries: missing */
     const hp_volume *liver; /* (optional) 0/1 mask on the V grid: its outline is drawn */
     const char *node_name, *software_version, *ae_title;

@@ -412,6 +412,15 @@ static hp_code check_one_patient(const hp_slice_list *list, hp_findings *f,
     return HP_OK;
 }
 
+/* A full list was not filled to the study's end. */
+static hp_code check_size(const hp_slice_list *list, hp_findings *f, hp_error *reterr)
+{
+    if (list->count < HP_MAX_PLANES)
+        return HP_OK;
+    return unsuitable(f, HP_E_UNSUITABLE, HP_WHY_TOO_MANY, reterr,
+                      "more than %d images in one study", HP_MAX_PLANES - 1);
+}
+
 /* A phase must show what the venous phase shows. */
 static void drop_elsewhere(sorting *w)
 {
@@ -567,7 +576,7 @@ hp_code hp_series_assemble(const hp_slice_list *list, const hp_series_rules *rul
     f->lossy_input = false;
     for (int p = 0; p < HP_PHASES; p++)
         f->phase_series[p] = -1;
-    if (list->count == 0 || list->count > HP_MAX_PLANES)
+    if (list->count == 0)
         return unsuitable(f, HP_E_UNSUITABLE, HP_WHY_NO_CT, reterr, "no images");
     f->study_uid = list->item[0].study;
 
@@ -583,6 +592,8 @@ hp_code hp_series_assemble(const hp_slice_list *list, const hp_series_rules *rul
     r = sort_all(&w, reterr);
     if (r == HP_OK)
         r = check_one_patient(list, f, reterr);
+    if (r == HP_OK)
+        r = check_size(list, f, reterr);
     if (r == HP_OK)
         r = judge(&w, f, reterr);
     else

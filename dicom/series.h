@@ -53,6 +53,7 @@ typedef struct hp_series_rules {
 /* reason_code of an unsuitable study. */
 #define HP_WHY_TWO_PATIENTS "two_patients"
 #define HP_WHY_NO_CT "no_ct_images"
+#define HP_WHY_TOO_MANY "too_many_images" /* the list is full: HP_MAX_PLANES */
 #define HP_WHY_NO_SERIES "no_usable_series"
 #define HP_WHY_GEOMETRY "irregular_geometry" /* missing slice, tilt, spacing */
 #define HP_WHY_AMBIGUOUS "phase_ambiguous"

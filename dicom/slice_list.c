@@ -69,13 +69,14 @@ static hp_code read_dir(const char *dir, int depth, hp_slice_list *list, int *sk
     if (n < 0)
         return hp_fail_errno(reterr, errno, "reading the folder");
     for (int i = 0; i < n; i++) {
+        bool full = list->count >= HP_MAX_PLANES;
         char path[HP_PATH_MAX];
         struct stat st;
 
-        if (r == HP_OK)
+        if (r == HP_OK && !full)
             r = hp_path_fmt(path, reterr, "%s/%s", dir, entry[i]->d_name);
         free(entry[i]);
-        if (r != HP_OK || lstat(path, &st) != 0)
+        if (r != HP_OK || full || lstat(path, &st) != 0)
             continue;
         if (S_ISDIR(st.st_mode) && depth < MAX_DEPTH) {
             r = read_dir(path, depth + 1, list, skipped, reterr);
@@ -83,7 +84,7 @@ static hp_code read_dir(const char *dir, int depth, hp_slice_list *list, int *sk
             hp_error e = HP_ERROR_INIT;
             hp_code one = hp_slice_read(path, list, &e);
 
-            if (one == HP_E_NO_MEMORY || one == HP_E_LIMIT)
+            if (one == HP_E_NO_MEMORY)
                 r = hp_fail(reterr, one, "%s", e.msg);
             else if (one != HP_OK && one != HP_E_UNSUPPORTED)
                 ++*skipped;

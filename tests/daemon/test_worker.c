@@ -280,6 +280,39 @@ static void test_worker__a_cut_off_slice_is_a_missing_slice(void **state)
     json_decref(msg);
 }
 
+/* 100 sequences inside each other in front of the pixels. */
+static void bury(const char *path)
+{
+    static const uint8_t NEST[] = {0x40, 0,    0x54, 0xA7, 'S',  'Q',  0,
+                                   0,    0xFF, 0xFF, 0xFF, 0xFF, 0xFE, 0xFF,
+                                   0,    0xE0, 0xFF, 0xFF, 0xFF, 0xFF};
+    FILE *f = fopen(path, "r+b");
+    uint8_t head[144];
+
+    assert_non_null(f);
+    assert_int_equal(fread(head, 1, sizeof head, f), sizeof head);
+    fseek(f, (long)sizeof head + (head[140] | head[141] << 8), SEEK_SET);
+    for (int i = 0; i < 100; i++)
+        fwrite(NEST, 1, sizeof NEST, f);
+    fclose(f);
+}
+
+static void test_worker__a_slice_beyond_a_limit_is_a_missing_slice(void **state)
+{
+    worker *w = *state;
+    json_t *msg;
+
+    add(w, 2, "venous");
+    assert_true(ct_world_write_all(&w->list, w->dir));
+    bury(w->list.item[9].path);
+    start(w, NULL);
+    say(w, run_message(w, json_object()));
+    msg = hear_answer(w);
+    expect_text(msg, "reason_code", "irregular_geometry");
+    assert_non_null(strstr(hp_json_str(msg, "reason", ""), "1 file could not be read"));
+    json_decref(msg);
+}
+
 static void test_worker__another_study_is_refused(void **state)
 {
     worker *w = *state;
@@ -434,6 +467,7 @@ int main(int argc, char **argv)
         CASE(test_worker__two_patients_fail),
         CASE(test_worker__a_lost_file_fails_and_the_next_job_runs),
         CASE(test_worker__a_cut_off_slice_is_a_missing_slice),
+        CASE(test_worker__a_slice_beyond_a_limit_is_a_missing_slice),
         CASE(test_worker__another_study_is_refused),
         CASE(test_worker__bad_options_are_named),
         CASE(test_worker__looks_at_what_has_come),

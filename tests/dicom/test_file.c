@@ -569,6 +569,15 @@ static void test_bad__a_nesting_bomb_stays_outside(void **state)
         memcpy(bomb + meta + (size_t)i * sizeof NEST, NEST, sizeof NEST);
     spit(in_dir("bomb.dcm"), bomb, meta + 20000 * sizeof NEST);
     assert_int_equal(read_code(in_dir("bomb.dcm")), HP_E_LIMIT);
+    { /* its folder is read all the same */
+        hp_slice_list list = HP_SLICE_LIST_INIT;
+        int skipped = 0;
+
+        assert_int_equal(hp_slice_read_dir(dir, &list, &skipped, NULL), HP_OK);
+        assert_int_equal(list.count, 1);
+        assert_int_equal(skipped, 1);
+        hp_slice_list_done(&list);
+    }
     free(bomb);
     free(data);
 }

@@ -1067,6 +1067,24 @@ static void test_load__a_lost_file_is_an_error(void **state)
     ct_world_remove_folder(dir);
 }
 
+/* -- size -- */
+
+static void test_series__a_study_beyond_all_measure_is_unsuitable(void **state)
+{
+    world *w = *state;
+
+    ct_world_add(&w->list, &(ct_stack){.series = 2,
+                                       .description = "portal venous",
+                                       .count = HP_MAX_PLANES,
+                                       .step_mm = .01});
+    assemble(w);
+    expect_unsuitable(w, HP_WHY_TOO_MANY);
+    assert_int_equal(w->f.series_count, 1);                 /* explained all the same */
+    w->list.item[HP_MAX_PLANES - 1].patient_digest[0] ^= 1; /* first things first */
+    assemble(w);
+    assert_int_equal(w->r, HP_E_MISMATCH);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -1100,6 +1118,7 @@ int main(void)
         CASE(test_series__positions_nothing_tells_apart),
         CASE(test_series__a_dynamic_run_is_not_read),
         CASE(test_series__phases_in_one_enhanced_object),
+        CASE(test_series__a_study_beyond_all_measure_is_unsuitable),
         CASE(test_series__made_up_times_are_not_believed),
         CASE(test_series__what_is_not_read_says_why),
         CASE(test_series__other_objects_are_noted),

@@ -2,7 +2,7 @@
  *
  *   hepar-prepare --bundle DIR --in DICOM_DIR --out DIR
  *       a study through the pipeline; every stage's tensor in OUT.
- *   hepar-prepare --phantom A..B --what liver,detect,slices,seg --out DIR
+ *   hepar-prepare --phantom A..B --what liver,detect,slices,seg,primaries --out DIR
  *       training tensors of phantoms A <= seed < B, rendered in memory.
  *   hepar-prepare --phantom A..B --evaluate|--candidates --bundle DIR --out DIR
  *       phantoms through the pipeline: findings beside the truth.
@@ -25,7 +25,7 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static const char USAGE[] =
     "usage: hepar-prepare --bundle DIR --in DICOM_DIR --out DIR  [--series V=103,A=4]\n"
-    "       hepar-prepare --phantom A..B --what liver,detect,slices,seg --out DIR\n"
+    "       hepar-prepare --phantom A..B --what liver,detect,slices,seg,primaries --out DIR\n"
     "       hepar-prepare --phantom A..B --evaluate|--candidates|--truth-boxes-only\n"
     "                     --bundle DIR --out DIR  [--sparse]\n"
     "       options: --cohort train|test108|test400  --motion-mm X  --overlap X  "
@@ -57,17 +57,18 @@ static bool parse_what(const char *text, hp_prepare *o)
     } NAMES[] = {{"liver", HP_WHAT_LIVER},
                  {"detect", HP_WHAT_DETECT},
                  {"slices", HP_WHAT_SLICES},
-                 {"seg", HP_WHAT_SEG}};
+                 {"seg", HP_WHAT_SEG},
+                 {"primaries", HP_WHAT_PRIMARIES}};
     char copy[64], *save = NULL;
 
     snprintf(copy, sizeof copy, "%s", text);
     for (char *w = strtok_r(copy, ",", &save); w != NULL;
          w = strtok_r(NULL, ",", &save)) {
-        size_t i = 0;
+        size_t i = 0, n = sizeof NAMES / sizeof NAMES[0];
 
-        while (i < 4 && strcmp(NAMES[i].name, w) != 0)
+        while (i < n && strcmp(NAMES[i].name, w) != 0)
             i++;
-        if (i == 4)
+        if (i == n)
             return false;
         o->what |= NAMES[i].bit;
     }

@@ -16,7 +16,13 @@ typedef enum hp_cohort {
     HP_COHORT_TEST400
 } hp_cohort;
 
-enum { HP_WHAT_LIVER = 1, HP_WHAT_DETECT = 2, HP_WHAT_SLICES = 4, HP_WHAT_SEG = 8 };
+enum {
+    HP_WHAT_LIVER = 1,
+    HP_WHAT_DETECT = 2,
+    HP_WHAT_SLICES = 4,
+    HP_WHAT_SEG = 8,
+    HP_WHAT_PRIMARIES = 16
+};
 
 typedef struct hp_prepare {
     const char *out, *bundle, *in;

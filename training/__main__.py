@@ -14,10 +14,12 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Minutes on two cores, and how many studies of each kind are rendered.
 FULL = {"minutes": {"liver": 50, "detector": 150, "keyslice": 40, "ksf": 15, "trunk": 60, "classify": 6},
-        "studies": {"detect": 1000, "slices": 1000, "liver": 200, "seg": 300, "candidates": 200},
+        "studies": {"detect": 1000, "slices": 1000, "liver": 200, "seg": 300, "candidates": 200,
+                    "primaries": 2400},
         "test108": 108, "test400": 400}
 QUICK = {"minutes": {"liver": 4, "detector": 8, "keyslice": 2, "ksf": 1, "trunk": 3, "classify": .4},
-         "studies": {"detect": 60, "slices": 100, "liver": 24, "seg": 30, "candidates": 16},
+         "studies": {"detect": 60, "slices": 100, "liver": 24, "seg": 30, "candidates": 16,
+                     "primaries": 300},
          "test108": 27, "test400": 0}
 STEPS = ["data", "liver", "detector", "keyslice", "trunk", "classify", "candidates", "ksf", "export",
          "ablations", "evaluate"]
@@ -53,11 +55,15 @@ def prepare(args, first, count, *options):
 
 
 def step_data(args, plan, run):
+    from . import steps
     for what, count in plan["studies"].items():
         if what == "candidates":
             continue
-        print(f"data: {what}, {count} studies and 60 for validation", flush=True)
-        for first, n in ((0, min(count, 400)), (400, 60), (460, count - 400)):
+        parts = ((0, min(count, 400)), (400, 60), (460, count - 400))
+        if what == "primaries":
+            parts = ((steps.MORE_PRIMARIES, count), (steps.VALID_PRIMARIES, max(30, count // 12)))
+        print(f"data: {what}, {count} studies and those for validation", flush=True)
+        for first, n in parts:
             if n > 0:
                 prepare(args, first, n, "--what", what, "--out", args.data)
 

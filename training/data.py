@@ -273,14 +273,14 @@ def patch_sample(patch, rect, rng=None, crop=256):
     box = [(rect[i] - lo[i % 2]) * crop / size[i % 2] for i in range(4)]
     if rng is not None:
         # Enhancement of the liver differs between patients; only contrast may count.
-        # Little more than that: phases are already apart by their residual motion, and
-        # shifting them further, or more noise, would hide how they go together (rho).
+        # Phases are not shifted further: they are already apart by their residual
+        # motion, and how arterial and venous texture go together (rho) tells classes.
         for p in range(4):
-            x[p] = x[p] * rng.uniform(.95, 1.05) + rng.uniform(-10, 10)
+            x[p] = x[p] * rng.uniform(.95, 1.05) + rng.uniform(-15, 15)
             if rng.random() < .1:
                 x[p] = blur(x[p], rng.uniform(.4, .7), (0, 1))
-        if rng.random() < .3:
-            x = x + torch.randn_like(x) * rng.uniform(0, 6)
+        if rng.random() < .5:
+            x = x + torch.randn_like(x) * rng.uniform(0, 8)
         if rng.random() < .5:
             x, box = x.transpose(1, 2), [box[1], box[0], box[3], box[2]]
         if rng.random() < .5:

@@ -163,7 +163,7 @@ def truth_boxes_c(docs):
 def truth_boxes_torch(data_dir, folder, work, accept):
     """The ensemble, its first model and the ablations on the truth's boxes, paired."""
     run = steps.Run(data_dir, work, {})
-    patches = steps.Patches(run.files("slices", accept), steps.classify_label)
+    patches = steps.Patches(steps.sadt_files(run, accept), steps.classify_label)
     rows = [r for r in patches.refresh() if int(r[4]["rank"]) == 0]
     if not rows:
         return None

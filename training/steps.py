@@ -12,6 +12,8 @@ from .nets.sadt import grid_mask
 from .trainer import Trainer
 
 TRAIN_END, VALID_END = 400, 460        # seeds of the training cohort, then validation
+MORE_PRIMARIES = 2000                  # more patients for SaDT alone, from this seed
+VALID_PRIMARIES = 90_000               # and more validation for it
 KSF_SEEDS = (100_000, 200_000)
 CL3, CL2 = torch.channels_last_3d, torch.channels_last
 
@@ -27,11 +29,11 @@ class Run:
 
 
 def is_train(seed):
-    return seed < TRAIN_END or VALID_END <= seed < 100_000
+    return seed < TRAIN_END or VALID_END <= seed < VALID_PRIMARIES
 
 
 def is_valid(seed):
-    return TRAIN_END <= seed < VALID_END
+    return TRAIN_END <= seed < VALID_END or VALID_PRIMARIES <= seed < KSF_SEEDS[0]
 
 
 def stack(samples):
@@ -201,29 +203,36 @@ CROP = PATCH["crop"]
 
 
 class Patches:
-    """Every usable row of the slice files in memory, int16 (about 0.5 MB each)."""
+    """Every usable row of the slice files in memory, int16 (0.2 MB each)."""
 
     def __init__(self, files, select):
         self.files, self.select, self.rows, self.seen = files, select, [], set()
 
     def refresh(self):
-        for seed in self.files.list():
-            if seed in self.seen:
-                continue
-            self.seen.add(seed)
-            with self.files.open(seed) as f:
-                keys = [k for k in f.keys() if k != "hu"]
-                table = {k: f.get_tensor(k) for k in keys}
-                hu = f.get_slice("hu")
-                for i in range(len(table["rect"])):
-                    row = {k: v[i] for k, v in table.items()}
-                    # the largest primary's slices come first in a file
-                    row["top"] = bool(row["primary"]) and row["lesion"] == table["lesion"][0]
-                    label = self.select(row)
-                    if label is not None:
-                        self.rows.append((seed, label, data.coarser(hu[i], POOL),
-                                          (row["rect"] / POOL).tolist(), row))
+        for files in self.files:
+            for seed in files.list():
+                if seed not in self.seen:
+                    self.seen.add(seed)
+                    self.read(files, seed)
         return self.rows
+
+    def read(self, files, seed):
+        with files.open(seed) as f:
+            keys = [k for k in f.keys() if k != "hu"]
+            table = {k: f.get_tensor(k) for k in keys}
+            hu = f.get_slice("hu")
+            for i in range(len(table["rect"])):
+                row = {k: v[i] for k, v in table.items()}
+                # the largest primary's slices come first in a file
+                row["top"] = bool(row["primary"]) and row["lesion"] == table["lesion"][0]
+                label = self.select(row)
+                if label is not None:
+                    self.rows.append((seed, label, data.coarser(hu[i], POOL),
+                                      (row["rect"] / POOL).tolist(), row))
+
+
+def sadt_files(run, accept):
+    return [run.files(what, accept) for what in ("slices", "primaries")]
 
 
 def classify_label(row):
@@ -345,10 +354,9 @@ class Balanced:
 
 def train_trunk(run):
     spec = SMALL["classify"]
-    files = run.files("slices", is_train)
-    files.wait(20)
-    patches, pool = Patches(files, kind_label), Balanced(random.Random(5))
-    valid = Patches(run.files("slices", is_valid), classify_label)
+    run.files("slices", is_train).wait(20)
+    patches, pool = Patches(sadt_files(run, is_train), kind_label), Balanced(random.Random(5))
+    valid = Patches(sadt_files(run, is_valid), classify_label)
 
     def check_rows():
         """Validation by the class that the subtype belongs to."""
@@ -403,9 +411,8 @@ def root_weights(labels, classes=4):
 def train_classify(run, folds=range(5), changes=None, name="cls", minutes=None):
     """Five models; fold k is held out of model k. `changes`: params of an ablation."""
     params = {**SMALL["classify"]["params"], **(changes or {})}
-    files = run.files("slices", is_train)
-    files.wait(40)
-    patches = Patches(files, classify_label)
+    run.files("slices", is_train).wait(40)
+    patches = Patches(sadt_files(run, is_train), classify_label)
     rows = patches.refresh()
     print(f"{name}: {len(rows)} slices of {len(patches.seen)} studies", flush=True)
     weights = root_weights([r[1] for r in rows])
@@ -428,7 +435,7 @@ def train_ksf(run):
     spec = SMALL["ksf"]
     pools = []
     for what, accept in (("candidates", lambda s: s >= KSF_SEEDS[0]), ("slices", is_train)):
-        p = Patches(run.files(what, accept), ksf_label)
+        p = Patches([run.files(what, accept)], ksf_label)
         p.refresh()
         pools.append(p.rows)
         print(f"ksf: {len(p.rows)} rows of {len(p.seen)} studies in {what}", flush=True)

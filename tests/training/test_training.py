@@ -96,7 +96,7 @@ class Steps(unittest.TestCase):
             self.assertEqual(x.shape, y.shape)
             x, y = data.seg_sample(run.files("seg", steps.is_train), rng, crop=64)
             self.assertEqual((tuple(x.shape), tuple(y.shape)), ((9, 64, 64), (1, 64, 64)))
-            patches = steps.Patches(run.files("slices", steps.is_train), steps.classify_label)
+            patches = steps.Patches(steps.sadt_files(run, steps.is_train), steps.classify_label)
             x, mask, label = steps.sadt_batch(patches.refresh()[:2], rng, "cpu", crop=64)
             self.assertEqual(tuple(mask.shape), (2, 1, 8, 8))
             self.assertEqual(len(label), 2)

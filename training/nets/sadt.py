@@ -24,7 +24,7 @@ from torch import nn
 from .layers import Conv, Net, ResBlock
 
 
-DROPOUT = .1  # before the FC, in training alone
+DROPOUT = .3  # before the FC, in training alone
 
 
 class Bottleneck(nn.Module):
@@ -165,7 +165,7 @@ class SaDT(Net):
             if self.training:
                 e = F.dropout(e, DROPOUT)
             if self.training:
-                return {"logit": self.fc(e), "aux": self.aux(mean)}
+                return {"logit": self.fc(e), "aux": self.aux(F.dropout(mean, DROPOUT))}
             return {"logit": self.fc(e)}
 
 

@@ -98,6 +98,16 @@ static int change(hp_ctl *ctl, const char *verb, const char *id)
     return HP_EXIT_DONE;
 }
 
+static int retry(hp_ctl *ctl, const char *id)
+{
+    return change(ctl, "retry", id);
+}
+
+static int cancel(hp_ctl *ctl, const char *id)
+{
+    return change(ctl, "cancel", id);
+}
+
 static int echo(hp_ctl *ctl, const char *peer)
 {
     const hp_config_peer *p = hp_config_find_peer(ctl->config, peer);
@@ -134,8 +144,9 @@ static int warn_missing(const char *what, const char *path)
     return 1;
 }
 
-static int config_check(const hp_config *c)
+static int config_check(hp_ctl *ctl)
 {
+    const hp_config *c = ctl->config;
     char path[HP_PATH_MAX];
     int warnings = 0;
 
@@ -163,51 +174,58 @@ static int usage(void)
     return HP_EXIT_USAGE;
 }
 
-static int wait_verb(hp_ctl *ctl, int argc, char **argv)
-{
-    int64_t timeout_s = -1;
+typedef struct verb {
+    const char *name;
+    int least, most;  /* words that follow it */
+    const char *only; /* the only word that may follow; NULL: any */
+    int (*plain)(hp_ctl *ctl);
+    int (*about)(hp_ctl *ctl, const char *what); /* NULL where nothing follows */
+} verb;
 
-    if (argc == 4 && strcmp(argv[2], "--timeout") == 0 &&
-        hp_parse_i64(argv[3], &timeout_s) && timeout_s >= 0 && timeout_s < 86400 * 7)
-        return hp_ctl_wait(ctl, argv[1], (int)timeout_s);
-    return argc == 2 ? hp_ctl_wait(ctl, argv[1], -1) : usage();
+static const verb VERBS[] = {{"status", 0, 0, NULL, hp_ctl_status, NULL},
+                             {"studies", 0, 0, NULL, hp_ctl_studies, NULL},
+                             {"jobs", 0, 0, NULL, hp_ctl_jobs, NULL},
+                             {"show", 1, 1, NULL, NULL, hp_ctl_show},
+                             {"wait", 1, 1, NULL, NULL, hp_ctl_wait},
+                             {"retry", 1, 1, NULL, NULL, retry},
+                             {"cancel", 1, 1, NULL, NULL, cancel},
+                             {"events", 0, 1, NULL, NULL, hp_ctl_events},
+                             {"peers", 0, 0, NULL, hp_ctl_peers, NULL},
+                             {"echo", 1, 1, NULL, NULL, echo},
+                             {"config", 1, 1, "check", config_check, NULL},
+                             {"conformance", 0, 0, NULL, hp_ctl_conformance, NULL}};
+
+/* NULL: these words mean nothing. */
+static const verb *find_verb(int count, char **words)
+{
+    for (size_t i = 0; i < sizeof VERBS / sizeof *VERBS; i++) {
+        const verb *v = &VERBS[i];
+
+        if (count - 1 >= v->least && count - 1 <= v->most &&
+            strcmp(words[0], v->name) == 0 &&
+            (v->only == NULL || strcmp(words[1], v->only) == 0))
+            return v;
+    }
+    return NULL;
 }
 
-static int verb(hp_ctl *ctl, int argc, char **argv)
+static bool parse_timeout(const char *text, int *ret)
 {
-    static const struct {
-        const char *name;
-        int (*plain)(hp_ctl *ctl);
-    } PLAIN[] = {{"status", hp_ctl_status},
-                 {"studies", hp_ctl_studies},
-                 {"jobs", hp_ctl_jobs},
-                 {"peers", hp_ctl_peers},
-                 {"conformance", hp_ctl_conformance}};
+    int64_t s;
 
-    for (size_t i = 0; i < sizeof PLAIN / sizeof *PLAIN; i++)
-        if (strcmp(argv[0], PLAIN[i].name) == 0)
-            return argc == 1 ? PLAIN[i].plain(ctl) : usage();
-    if (strcmp(argv[0], "wait") == 0)
-        return wait_verb(ctl, argc, argv);
-    if (strcmp(argv[0], "show") == 0)
-        return argc == 2 ? hp_ctl_show(ctl, argv[1]) : usage();
-    if (strcmp(argv[0], "events") == 0)
-        return argc <= 2 ? hp_ctl_events(ctl, argc == 2 ? argv[1] : NULL) : usage();
-    if (strcmp(argv[0], "retry") == 0 || strcmp(argv[0], "cancel") == 0)
-        return argc == 2 ? change(ctl, argv[0], argv[1]) : usage();
-    if (strcmp(argv[0], "echo") == 0)
-        return argc == 2 ? echo(ctl, argv[1]) : usage();
-    if (strcmp(argv[0], "config") == 0 && argc == 2 && strcmp(argv[1], "check") == 0)
-        return config_check(ctl->config);
-    return usage();
+    if (!hp_parse_i64(text, &s) || s < 0 || s >= 86400 * 7)
+        return false;
+    *ret = (int)s;
+    return true;
 }
 
 int main(int argc, char **argv)
 {
     const char *path = getenv("HEPAR_CONFIG");
-    hp_ctl ctl = {.json = false};
+    hp_ctl ctl = {.timeout_s = -1};
     hp_error err = HP_ERROR_INIT;
-    char *words[8];
+    const verb *v;
+    char *words[2] = {NULL, NULL};
     int count = 0, result;
 
     if (path == NULL)
@@ -217,23 +235,27 @@ int main(int argc, char **argv)
             path = argv[++i];
         } else if (strcmp(argv[i], "--json") == 0) {
             ctl.json = true;
+        } else if (strcmp(argv[i], "--timeout") == 0 && i + 1 < argc &&
+                   parse_timeout(argv[i + 1], &ctl.timeout_s)) {
+            i++;
         } else if (strcmp(argv[i], "--help") == 0) {
             fputs(USAGE, stdout);
             return HP_EXIT_DONE;
         } else if (strcmp(argv[i], "--version") == 0) {
             printf("heparctl %s\n", HP_VERSION);
             return HP_EXIT_DONE;
-        } else if (count < 8) {
+        } else if (count < 2) {
             words[count++] = argv[i];
         } else {
             return usage();
         }
     }
-    if (count == 0 || words[0][0] == '-')
+    v = count > 0 ? find_verb(count, words) : NULL;
+    if (v == NULL || (ctl.timeout_s >= 0 && v->about != hp_ctl_wait))
         return usage();
     if (hp_config_load(path, &ctl.config, &err) != HP_OK)
         return hp_ctl_fail(HP_E_INVALID, err.msg);
-    result = verb(&ctl, count, words);
+    result = v->about != NULL ? v->about(&ctl, words[1]) : v->plain(&ctl);
     hp_db_close(ctl.db);
     hp_config_free(ctl.config);
     return result;

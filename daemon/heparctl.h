@@ -23,6 +23,7 @@ typedef struct hp_ctl {
     hp_db *db; /* NULL: could not be opened, `db_error` says why */
     hp_error db_error;
     bool json;
+    int timeout_s; /* of wait; -1: none */
 } hp_ctl;
 
 /* Opens the ledger; the exit code to leave with when that fails, else DONE. */
@@ -42,7 +43,7 @@ int hp_ctl_studies(hp_ctl *ctl);
 int hp_ctl_jobs(hp_ctl *ctl);
 int hp_ctl_show(hp_ctl *ctl, const char *id);
 int hp_ctl_events(hp_ctl *ctl, const char *id);
-int hp_ctl_wait(hp_ctl *ctl, const char *study_uid, int timeout_s);
+int hp_ctl_wait(hp_ctl *ctl, const char *study_uid);
 int hp_ctl_peers(hp_ctl *ctl);
 int hp_ctl_conformance(hp_ctl *ctl);
 

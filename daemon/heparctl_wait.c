@@ -94,7 +94,7 @@ static void pause_ms(int ms)
     usleep((useconds_t)ms * 1000);
 }
 
-int hp_ctl_wait(hp_ctl *ctl, const char *id, int timeout_s)
+int hp_ctl_wait(hp_ctl *ctl, const char *id)
 {
     bool tty = isatty(STDOUT_FILENO) && !ctl->json, known = false;
     int64_t started = hp_clock_mono_ms();
@@ -107,8 +107,8 @@ int hp_ctl_wait(hp_ctl *ctl, const char *id, int timeout_s)
         hp_auto(hp_job) *job = NULL;
         hp_error err = HP_ERROR_INIT;
         hp_code code = hp_job_find(ctl->db, id, &job, &err);
-        bool late =
-            timeout_s >= 0 && hp_clock_mono_ms() - started >= (int64_t)timeout_s * 1000;
+        bool late = ctl->timeout_s >= 0 &&
+                    hp_clock_mono_ms() - started >= (int64_t)ctl->timeout_s * 1000;
 
         if (code != HP_OK && code != HP_E_NOT_FOUND)
             return hp_ctl_fail(code, err.msg);
@@ -116,7 +116,7 @@ int hp_ctl_wait(hp_ctl *ctl, const char *id, int timeout_s)
             return finish(ctl, job, tty);
         /* With a time limit a study may still be on its way; without, it is
          * simply not here. */
-        if (code == HP_E_NOT_FOUND && (late || timeout_s < 0))
+        if (code == HP_E_NOT_FOUND && (late || ctl->timeout_s < 0))
             return hp_ctl_fail(HP_E_NOT_FOUND, "no such study");
         known |= code == HP_OK;
         if (code == HP_OK && tty) {

@@ -50,9 +50,10 @@ struct hp_reading {
     void (*closed)(void *payload);
     void *closed_payload;
     int calls; /* ledger calls in flight */
-    /* Ends of runs that the ledger could not take (a full disk); told again by
-     * the timer, or their jobs would stay `running` until the next start. */
-    struct died_call *untold;
+    /* Ends of runs and looks that the ledger could not take (a full disk); told
+     * again by the timer, or their jobs would stay `running` until the next start,
+     * or wait for the longest wait. */
+    struct tell_call *untold;
 };
 
 static void on_timer(uv_timer_t *timer);
@@ -82,18 +83,21 @@ static void release(worker *w)
         hp_process_deadline(w->process, 0);
 }
 
-typedef struct died_call {
-    struct died_call *next;
+/* What became of a worker's errand, on its way to the ledger. */
+typedef struct tell_call {
+    struct tell_call *next;
     hp_reading *reading;
+    hp_ledger_fn tell;
     int64_t job;
-    int run;
+    int run;          /* or the look's number */
+    unsigned phases;  /* that the look found */
     const char *code; /* NULL: it was asked to die, only its folder goes */
     char words[sizeof((hp_error *)NULL)->msg + 32];
-} died_call;
+} tell_call;
 
 static hp_code do_died(hp_db *db, void *arg, hp_error *reterr)
 {
-    const died_call *c = arg;
+    const tell_call *c = arg;
     char part[HP_PATH_MAX];
 
     if (hp_path_fmt(part, NULL, "%s/outbox/%" PRId64 "/%d.part",
@@ -104,14 +108,22 @@ static hp_code do_died(hp_db *db, void *arg, hp_error *reterr)
     return hp_job_died(db, c->job, c->run, true, c->code, c->words, reterr);
 }
 
-static void after_died(hp_code code, const hp_error *error, void *arg)
+static hp_code do_looked(hp_db *db, void *arg, hp_error *reterr)
 {
-    died_call *c = arg;
+    const tell_call *c = arg;
+
+    return hp_job_looked(db, (hp_look){c->job, c->run}, c->phases, reterr);
+}
+
+static void after_tell(hp_code code, const hp_error *error, void *arg)
+{
+    tell_call *c = arg;
     hp_reading *r = c->reading;
 
     if (code != HP_OK && code != HP_E_STATE)
-        hp_log(HP_LOG_ERROR, "death not recorded job=%" PRId64 " error=\"%s\"", c->job,
-               error->msg);
+        hp_log(
+            HP_LOG_ERROR, "%s not recorded job=%" PRId64 " error=\"%s\", again in %d s",
+            c->tell == do_died ? "death" : "look", c->job, error->msg, RETRY_MS / 1000);
     if (code != HP_OK && code != HP_E_STATE && !r->closing) {
         c->next = r->untold;
         r->untold = c;
@@ -121,67 +133,49 @@ static void after_died(hp_code code, const hp_error *error, void *arg)
     }
     r->calls--;
     maybe_closed(r);
-    claim(r);
+    hp_reading_bell(r);
+}
+
+static void tell(tell_call *c)
+{
+    c->reading->calls++;
+    hp_ledger_call(c->reading->ledger, c->tell, after_tell, c);
 }
 
 static void tell_again(hp_reading *r)
 {
     while (r->untold != NULL) {
-        died_call *c = r->untold;
+        tell_call *c = r->untold;
 
         r->untold = c->next;
-        r->calls++;
-        hp_ledger_call(r->ledger, do_died, after_died, c);
+        tell(c);
     }
 }
 
 static void record_death(hp_reading *r, int64_t job, int run, const char *code,
                          const char *words)
 {
-    died_call *c = calloc(1, sizeof *c);
+    tell_call *c = calloc(1, sizeof *c);
 
     if (c == NULL)
         return; /* the job stays running until the next start */
-    *c = (died_call){.reading = r, .job = job, .run = run, .code = code};
+    *c = (tell_call){.reading = r, .tell = do_died, .job = job, .run = run, .code = code};
     snprintf(c->words, sizeof c->words, "the worker ended: %s", words);
-    r->calls++;
-    hp_ledger_call(r->ledger, do_died, after_died, c);
-}
-
-typedef struct looked_call {
-    hp_reading *reading;
-    hp_look look;
-    unsigned phases;
-} looked_call;
-
-static hp_code do_looked(hp_db *db, void *arg, hp_error *reterr)
-{
-    const looked_call *c = arg;
-    return hp_job_looked(db, c->look, c->phases, reterr);
-}
-
-static void after_looked(hp_code code, const hp_error *error, void *arg)
-{
-    looked_call *c = arg;
-    hp_reading *r = c->reading;
-
-    if (code != HP_OK)
-        hp_log(HP_LOG_ERROR, "look not recorded error=\"%s\"", error->msg);
-    free(c);
-    r->calls--;
-    maybe_closed(r);
-    ask_ready(r);
+    tell(c);
 }
 
 static void record_look(hp_reading *r, hp_look look, unsigned phases)
 {
-    looked_call *c = calloc(1, sizeof *c);
+    tell_call *c = calloc(1, sizeof *c);
 
     if (c == NULL)
-        return;
-    *c = (looked_call){r, look, phases};
-    r->calls++;
-    hp_ledger_call(r->ledger, do_looked, after_looked, c);
+        return; /* the longest wait decides */
+    *c = (tell_call){.reading = r,
+                     .tell = do_looked,
+                     .job = look.job,
+                     .run = look.look,
+                     .phases = phases};
+    tell(c);
 }
 
 typedef struct ended_run {
@@ -654,7 +648,7 @@ void hp_reading_close(hp_reading *r, void (*cb)(void *payload), void *payload)
     hp_ledger_on_news(r->ledger, NULL, NULL);
     uv_timer_stop(&r->timer);
     while (r->untold != NULL) { /* the next start finds their jobs `running` */
-        died_call *c = r->untold;
+        tell_call *c = r->untold;
 
         r->untold = c->next;
         free(c);

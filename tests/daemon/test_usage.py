@@ -16,3 +16,11 @@ for program in sys.argv[1:]:
     assert not helped.stderr, f"{program} --help: {helped.stderr}"
     assert refused.returncode == 2, f"{program}: a wrong word gives {refused.returncode}"
     assert refused.stderr and not refused.stdout, f"{program}: a wrong word is not named"
+
+# heparctl knows a wrong word before it asks for a configuration.
+ctl = next(p for p in sys.argv[1:] if p.endswith("heparctl"))
+for words in (["nonsense"], ["config", "chek"], ["show"], ["jobs", "1"], ["wait", "1", "--timeout", "x"],
+              ["jobs", "--timeout", "3"]):
+    code = run(ctl, "--config", "/nonexistent.yaml", *words).returncode
+    assert code == 2, f"heparctl {words} gives {code}"
+assert run(ctl, "--config", "/nonexistent.yaml", "jobs").returncode == 1

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import world
 from world import double_node, need, small_study
@@ -75,6 +76,17 @@ def every_failing_call_is_told(folder, use):
                   flush=True)
 
 
+def full_disk_until(node, words):
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-o", "/dev/null", "-p", str(node.process.child.pid), "-e",
+         "trace=pwrite64", "-e", "inject=pwrite64:error=ENOSPC"], stderr=subprocess.DEVNULL)
+    try:
+        world.wait_until(lambda: words in node.log(), 60, f"no \"{words}\" in the log")
+    finally:
+        tracer.terminate()
+        tracer.wait()
+
+
 def a_run_that_ends_while_the_disk_is_full_is_told_later(folder, use):
     """Not at the next start: when there is room again."""
     study, uid = small_study(folder + "/phantom")
@@ -82,14 +94,20 @@ def a_run_that_ends_while_the_disk_is_full_is_told_later(folder, use):
     node.start(env={"WORKER_DOUBLE": "slow"})
     world.storescu(node, study)
     world.wait_until(lambda: (node.show(uid) or {}).get("state") == "running", 60, "not running")
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-o", "/dev/null", "-p", str(node.process.child.pid), "-e",
-         "trace=pwrite64", "-e", "inject=pwrite64:error=ENOSPC"], stderr=subprocess.DEVNULL)
-    try:
-        world.wait_until(lambda: "not recorded" in node.log(), 60, "the end was recorded")
-    finally:
-        tracer.terminate()
-        tracer.wait()
+    full_disk_until(node, "not recorded")
+    shown = node.wait(uid, 90)
+    need(shown["state"] == "sent", f"ended as {shown['state']}: {shown['reason']}")
+
+
+def a_look_that_ends_while_the_disk_is_full_is_told_later(folder, use):
+    """Not after the longest wait: when there is room again."""
+    study, uid = small_study(folder + "/phantom")
+    node = use(double_node(folder + "/node", [],
+                           readiness={"phases": ["V"], "max_wait_s": 3000}))
+    node.start(env={"WORKER_DOUBLE": "slow-look"})
+    world.storescu(node, study)
+    time.sleep(3)  # the look is asked for after the quiet second, and takes five
+    full_disk_until(node, "look not recorded")
     shown = node.wait(uid, 90)
     need(shown["state"] == "sent", f"ended as {shown['state']}: {shown['reason']}")
 
@@ -100,4 +118,6 @@ if __name__ == "__main__":
     if probe.returncode != 0:
         world.skip("strace may not trace here")
     sys.dont_write_bytecode = True
-    world.main(a_run_that_ends_while_the_disk_is_full_is_told_later, every_failing_call_is_told)
+    world.main(a_run_that_ends_while_the_disk_is_full_is_told_later,
+               a_look_that_ends_while_the_disk_is_full_is_told_later,
+               every_failing_call_is_told)

@@ -4,7 +4,7 @@ side of the socketpair, so that tests of ledger and delivery take seconds.
 
 It writes one structured report and one key image whose UIDs follow from the
 study, like the real ones. WORKER_DOUBLE may say: die (kill -9 itself, each
-time), die-once, hang, unsuitable. WORKER_DOUBLE_PHASES: what a look finds."""
+time), die-once, slow, slow-look, hang, unsuitable. WORKER_DOUBLE_PHASES: what a look finds."""
 import hashlib
 import json
 import os
@@ -87,6 +87,8 @@ def main():
                                    "stage": "double", "fraction": 0.5}) + "\n")
             line.write(json.dumps(answer(job)) + "\n")
         elif job.get("do") == "look":
+            if os.environ.get("WORKER_DOUBLE", "") == "slow-look":
+                time.sleep(5)
             line.write(json.dumps({"event": "looked", "job": job["job"], "look": job["look"],
                                    "phases": os.environ.get("WORKER_DOUBLE_PHASES",
                                                             "NC A V D").split(),

@@ -304,7 +304,6 @@ typedef struct claim_call {
     hp_job *job;        /* out; NULL: nothing to do, or a look */
     hp_look look;       /* in: look at this instead of claiming */
     json_t *files;      /* out */
-    json_t *known;      /* out */
     json_t *supersedes; /* out */
     char installation_id[65];
     char out[HP_PATH_MAX];
@@ -357,8 +356,6 @@ static hp_code do_claim(hp_db *db, void *arg, hp_error *reterr)
     hp_crash_point("claimed");
     code = hp_study_files(db, c->job->study_id, c->job->revision, append_file, c, reterr);
     if (code == HP_OK)
-        code = hp_job_known_sets(db, c->job->study_id, &c->known, reterr);
-    if (code == HP_OK)
         code = hp_job_predecessor(db, c->job, &c->supersedes, reterr);
     if (code == HP_OK)
         code = hp_db_installation_id(db, c->installation_id, reterr);
@@ -370,11 +367,11 @@ static hp_code do_claim(hp_db *db, void *arg, hp_error *reterr)
 static json_t *run_message(const hp_reading *r, const claim_call *c)
 {
     return json_pack(
-        "{ss,sI,si,ss,si,sO,ss,sI,ss,sO,sO,sO}", "do", "run", "job",
-        (json_int_t)c->job->id, "run", c->job->run, "study_uid", c->job->study_uid.text,
-        "revision", c->job->revision, "files", c->files, "out", c->out, "created_ms",
-        (json_int_t)c->job->created_ms, "installation_id", c->installation_id, "known",
-        c->known, "supersedes", c->supersedes, "options", r->options);
+        "{ss,sI,si,ss,si,sO,ss,sI,ss,sO,sO}", "do", "run", "job", (json_int_t)c->job->id,
+        "run", c->job->run, "study_uid", c->job->study_uid.text, "revision",
+        c->job->revision, "files", c->files, "out", c->out, "created_ms",
+        (json_int_t)c->job->created_ms, "installation_id", c->installation_id,
+        "supersedes", c->supersedes, "options", r->options);
 }
 
 static void start_errand(hp_reading *r, worker *w, claim_call *c)
@@ -429,7 +426,6 @@ static void after_claim(hp_code code, const hp_error *error, void *arg)
             uv_timer_start(&r->timer, on_timer, RETRY_MS, 0);
     }
     json_decref(c->files);
-    json_decref(c->known);
     json_decref(c->supersedes);
     hp_job_free(c->job);
     free(c);

@@ -257,29 +257,6 @@ hp_code hp_job__receiving(hp_db *db, int64_t study, int *ret_revision, hp_error 
     return r;
 }
 
-hp_code hp_job_known_sets(hp_db *db, int64_t study_id, json_t **ret, hp_error *reterr)
-{
-    hp_auto(hp_rows) *rows = NULL;
-    hp_auto(json_t) *list = json_array();
-    hp_code r = hp_db__query(db, &rows, reterr,
-                             "SELECT input_digest, bundle_sha256 FROM result_set WHERE "
-                             "study = ? ORDER BY id DESC LIMIT 32",
-                             "i", study_id);
-
-    while (r == HP_OK) {
-        r = hp_db__next(db, rows, reterr);
-        if (r == HP_OK)
-            json_array_append_new(list,
-                                  json_pack("{ss,ss}", "input_digest", hp_rows_t(rows, 0),
-                                            "bundle_sha256", hp_rows_t(rows, 1)));
-    }
-    if (r == HP_E_EMPTY) {
-        *ret = hp_steal(&list);
-        return HP_OK;
-    }
-    return r;
-}
-
 hp_code hp_job_predecessor(hp_db *db, const hp_job *job, json_t **ret, hp_error *reterr)
 {
     hp_auto(hp_rows) *rows = NULL;

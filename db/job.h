@@ -31,7 +31,7 @@
  * 5. A report is built whole in the outbox, then queued in the ledger, then
  *    sent. Sending twice is harmless because the SOP Instance UIDs were fixed
  *    when the report was built: same study, same input digest, same bundle, same
- *    objects - they are found again, never built anew.
+ *    objects - those are found again, and what a later run built is dropped.
  *
  * The allowed moves are one table in job.c, and hp_job_move() is the only way.
  */
@@ -95,10 +95,6 @@ hp_code hp_job_move(hp_db *db, hp_job *job, hp_job_state to, const char *reason_
  * with a new run number. HP_E_EMPTY: none. A study of two patients is moved to
  * failed here and never claimed. */
 hp_code hp_job_claim(hp_db *db, hp_job **ret_job, hp_error *reterr);
-
-/* What was built for this study so far, newest first: [{"input_digest",
- * "bundle_sha256"}]. A worker that meets one of them need not build anything. */
-hp_code hp_job_known_sets(hp_db *db, int64_t study_id, json_t **ret, hp_error *reterr);
 
 /* The newest report of an earlier revision that was built: {"series", "sop_class",
  * "sop_instance"}, what a new report says it supersedes; JSON null: none. */

@@ -24,12 +24,6 @@ bool hp_instance_is_ct(const char *sop_class)
     return false;
 }
 
-const char *hp_disposition_name(hp_disposition d)
-{
-    static const char *const NAMES[] = {"new", "duplicate", "conflict", "echo"};
-    return (unsigned)d < sizeof NAMES / sizeof *NAMES ? NAMES[d] : "unknown";
-}
-
 hp_code hp_study_lookup(hp_db *db, const char *sop_instance, hp_disposition *ret,
                         char ret_name[64], hp_error *reterr)
 {

@@ -27,8 +27,6 @@ typedef struct hp_instance {
  * the study and changes nothing. */
 bool hp_instance_is_ct(const char *sop_class);
 
-const char *hp_disposition_name(hp_disposition d);
-
 /* Do we know this SOP Instance UID? NEW, ECHO (one of our results), or
  * DUPLICATE with the name of the file that came first: whether the bytes agree
  * is the caller's to find out. */

@@ -501,20 +501,6 @@ static void run_maxpool(const hp_graph *g, const hp_op *op, const float *in, flo
             }
 }
 
-static void run_gap(const hp_graph *g, const hp_op *op, const float *in, float *out)
-{
-    const hp_value *x = &g->value[op->in[0]];
-    int c = x->dim[3], cells = x->dim[0] * x->dim[1] * x->dim[2];
-
-    for (int k = 0; k < c; k++) {
-        double sum = 0;
-
-        for (int i = 0; i < cells; i++)
-            sum += in[(size_t)i * c + k];
-        out[k] = (float)(sum / cells);
-    }
-}
-
 static void run_fc(const hp_graph *g, const hp_op *op, const float *in, float *out)
 {
     int n = g->value[op->out].dim[3];
@@ -561,9 +547,6 @@ static hp_code run_op(hp_exec *e, int i, const float *const *in, hp_error *reter
         break;
     case HP_OP_MAXPOOL:
         run_maxpool(g, op, src[0], out);
-        break;
-    case HP_OP_GAP:
-        run_gap(g, op, src[0], out);
         break;
     case HP_OP_FC:
         run_fc(g, op, src[0], out);

@@ -187,13 +187,6 @@ int hp_graph_maxpool(hp_graph *g, int x)
                            (g->value[x].dim[2] + 1) / 2, g->value[x].dim[3]});
 }
 
-int hp_graph_gap(hp_graph *g, int x)
-{
-    if (!is_value(g, x))
-        return -1;
-    return add_op(g, op_of(HP_OP_GAP, x, -1, -1), (int[4]){1, 1, 1, g->value[x].dim[3]});
-}
-
 static int cells(const hp_value *v)
 {
     return v->dim[0] * v->dim[1] * v->dim[2];
@@ -292,14 +285,6 @@ void hp_graph_output(hp_graph *g, int value, const char *name)
 
     if (s != NULL)
         s->output = true;
-}
-
-const hp_stage_name *hp_graph_find(const hp_graph *g, const char *name)
-{
-    for (int i = 0; i < g->stage_count; i++)
-        if (strcmp(g->stage[i].name, name) == 0)
-            return &g->stage[i];
-    return NULL;
 }
 
 /* --- planning ---------------------------------------------------------- */

@@ -30,7 +30,6 @@ typedef enum hp_op_kind {
     HP_OP_MERGE,   /* out = in0 + nearest(in1) by `stride`, cropped to in0 */
     HP_OP_UNFOLD,  /* out = concat(in0, relu?(depth_to_space(in1) + bias)), cropped */
     HP_OP_MAXPOOL, /* 3x3, stride 2, padding 1, in plane */
-    HP_OP_GAP,     /* mean over D, H, W */
     HP_OP_ASSIGN,  /* (M, K): softmax over codewords (eq. 4) */
     HP_OP_ENCODE,  /* (K, D): masked sums (eq. 6); in0 = x, in1 = assign, in2 = mask */
     HP_OP_L2,      /* the whole value to unit length */
@@ -95,7 +94,6 @@ int hp_graph_merge(hp_graph *g, int skip, int low, const int stride[3]);
 int hp_graph_unfold(hp_graph *g, int skip, int low, const int stride[3],
                     const float *bias, bool relu);
 int hp_graph_maxpool(hp_graph *g, int x);
-int hp_graph_gap(hp_graph *g, int x);
 int hp_graph_assign(hp_graph *g, int x, const float *codewords, const float *scale,
                     int k);
 int hp_graph_encode(hp_graph *g, int x, int assign, int mask, const float *codewords);
@@ -114,7 +112,6 @@ void hp_graph_output(hp_graph *g, int value, const char *name);
 /* Lays the values out in the arena. */
 hp_code hp_graph_plan(hp_graph *g, hp_error *reterr);
 
-const hp_stage_name *hp_graph_find(const hp_graph *g, const char *name);
 double hp_graph_gmac(const hp_graph *g);
 
 #ifdef __cplusplus

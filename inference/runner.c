@@ -93,14 +93,3 @@ hp_code hp_runner_run(hp_runner *r, const int size[3], const float *const *in,
         return code;
     return r->b->ops->run(c->exec, in, out, on_stage, payload, reterr);
 }
-
-hp_code hp_runner_graph(hp_runner *r, const int size[3], const hp_graph **ret,
-                        hp_error *reterr)
-{
-    compiled *c = NULL;
-    hp_code code = find(r, size, &c, reterr);
-
-    if (code == HP_OK)
-        *ret = c->graph;
-    return code;
-}

@@ -22,10 +22,6 @@ hp_code hp_runner_run(hp_runner *r, const int size[3], const float *const *in,
                       float *const *out, hp_stage_fn *on_stage, void *payload,
                       hp_error *reterr);
 
-/* The graph for `size` (built if needed; borrowed until other sizes replace it). */
-hp_code hp_runner_graph(hp_runner *r, const int size[3], const hp_graph **ret,
-                        hp_error *reterr);
-
 #ifdef __cplusplus
 }
 #endif

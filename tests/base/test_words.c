@@ -10,23 +10,13 @@
 #include "base/volume.h"
 #include "tests/base/check.h"
 
-static void test_clock__writes_dicom_and_iso(void **state)
+static void test_clock__goes_forward(void **state)
 {
-    const int64_t at = 1795527901123; /* 2026-11-24 13:45:01.123 UTC */
-    char da[9], tm[11], iso[21];
+    int64_t earlier = hp_clock_mono_ms();
 
     (void)state;
-    hp_clock_da(at, da);
-    hp_clock_tm(at, tm);
-    hp_clock_iso(at, iso);
-    assert_string_equal(da, "20261124");
-    assert_string_equal(tm, "134501.123");
-    assert_string_equal(iso, "2026-11-24T13:45:01Z");
-    hp_clock_iso(-1, iso);
-    assert_string_equal(iso, "1969-12-31T23:59:59Z");
-    hp_clock_iso(INT64_MAX, iso);
-    assert_string_equal(iso, "1970-01-01T00:00:00Z");
-    assert_true(hp_clock_mono_ms() <= hp_clock_mono_ms());
+    assert_true(hp_clock_mono_ms() >= earlier);
+    assert_true(hp_clock_wall_ms() > 1700000000000); /* milliseconds since 1970 */
 }
 
 static void test_log__one_safe_line(void **state)
@@ -141,7 +131,7 @@ static void test_volume__boxes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_clock__writes_dicom_and_iso),
+        cmocka_unit_test(test_clock__goes_forward),
         cmocka_unit_test(test_log__one_safe_line),
         cmocka_unit_test(test_study__phase_names),
         cmocka_unit_test(test_uid__syntax),

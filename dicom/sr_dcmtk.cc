@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <string>
 
 #include "base/number.h"
 
@@ -274,12 +275,12 @@ void write_algorithm(const hp_report *r, const hp_candidate *c, Writer &w)
         w.text(rel, algorithm_parameters, line);
     }
     if (f->class_index >= 0) {
-        int n = std::snprintf(line, sizeof line, "ensemble votes:");
+        std::string votes = "ensemble votes:";
 
         for (int k = 0; k < f->class_count; k++)
-            n += std::snprintf(line + n, sizeof line - static_cast<size_t>(n), " %s %d",
-                               f->classes[k].label, f->votes[k]);
-        w.text(rel, algorithm_parameters, line);
+            votes += std::string(" ") + f->classes[k].label + " " +
+                     std::to_string(f->votes[k]);
+        w.text(rel, algorithm_parameters, votes.c_str());
     }
     if (c->key_fallback)
         w.text(rel, algorithm_parameters, "key slice: central slice of the box");

@@ -96,6 +96,27 @@ static void test_sr__first_number_is_the_area(void **state)
     report_world_done(&w);
 }
 
+/* As many classes, and as long names, as a bundle may have. */
+static void test_sr__the_longest_list_of_votes_fits(void **state)
+{
+    report_world w;
+    char path[HP_PATH_MAX], text[65536];
+
+    (void)state;
+    report_world_init(&w, ALL);
+    for (int k = 0; k < HP_MAX_CLASSES; k++) {
+        hp_class *c = &w.findings.classes[k];
+
+        *c = w.findings.classes[0];
+        memset(c->label, 'A' + k, sizeof c->label - 1);
+    }
+    w.findings.class_count = HP_MAX_CLASSES;
+    write_sr(&w, "sr.dcm", path);
+    dump(path, text, sizeof text);
+    assert_non_null(strstr(text, "HHHHHHHHHHHHHHHHHHHHHHHHHHHHHHH 0\""));
+    report_world_done(&w);
+}
+
 static void test_sr__tracking_uids_differ(void **state)
 {
     static const char tracking[] = "(112040,DCM,\"Tracking Unique Identifier\")=";
@@ -389,6 +410,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sr__carries_the_finding),
         cmocka_unit_test(test_sr__first_number_is_the_area),
+        cmocka_unit_test(test_sr__the_longest_list_of_votes_fits),
         cmocka_unit_test(test_sr__tracking_uids_differ),
         cmocka_unit_test(test_sr__same_report_same_bytes),
         cmocka_unit_test(test_sr__frames_of_enhanced_ct_are_named),

@@ -43,7 +43,7 @@ typedef struct hp_candidate {
     bool key_fallback; /* no outline to speak of: central slice, HU of an ellipsoid */
     double p_primary;  /* KSF; -1: KSF did not run */
     double hu_lesion[HP_PHASES], hu_liver[HP_PHASES]; /* NAN: phase missing */
-    double volume_ml, long_axis_mm, short_axis_mm; /* NAN without an outline */
+    double volume_ml, long_axis_mm, short_axis_mm;    /* NAN without an outline */
 } hp_candidate;
 
 /* How far the pipeline got, and therefore which form of report is due. */

@@ -25,7 +25,8 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 static const char USAGE[] =
     "usage: hepar-prepare --bundle DIR --in DICOM_DIR --out DIR  [--series V=103,A=4]\n"
-    "       hepar-prepare --phantom A..B --what liver,detect,slices,seg,primaries --out DIR\n"
+    "       hepar-prepare --phantom A..B --what liver,detect,slices,seg,primaries --out "
+    "DIR\n"
     "       hepar-prepare --phantom A..B --evaluate|--candidates|--truth-boxes-only\n"
     "                     --bundle DIR --out DIR  [--sparse]\n"
     "       options: --cohort train|test108|test400  --motion-mm X  --overlap X  "

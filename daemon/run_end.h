@@ -13,9 +13,9 @@ extern "C" {
 /* `recorded` false: dropped (an older run) or failed, which is logged. */
 typedef void (*hp_run_end_cb)(bool recorded, void *payload);
 
-/* `done` is kept until `cb` and must not change. What it says is checked: names of files are
- * bare names, the objects are there. A message that cannot be believed fails
- * the job. */
+/* `done` is kept until `cb` and must not change. What it says is checked: names of files
+ * are bare names, the objects are there. A message that cannot be believed fails the job.
+ */
 void hp_run_end(hp_ledger *l, const hp_config *config, int64_t job, int run,
                 const json_t *done, hp_run_end_cb cb, void *payload);
 

@@ -160,7 +160,7 @@ static void record_death(hp_reading *r, int64_t job, int run, const char *code,
     if (c == NULL)
         return; /* the job stays running until the next start */
     *c = (tell_call){.reading = r, .tell = do_died, .job = job, .run = run, .code = code};
-    snprintf(c->words, sizeof c->words, "the worker ended: %s", words);
+    snprintf(c->words, sizeof c->words, "the worker ended: %.70s", words);
     tell(c);
 }
 

@@ -202,10 +202,12 @@ static hp_code open_ledger(daemon_state *d, hp_error *reterr)
         hp_db_close(db);
         return code;
     }
-    if (n.parts + n.litter + n.lost > 0 || n.jobs + n.deliveries > 0)
-        hp_log(n.lost > 0 ? HP_LOG_ERROR : HP_LOG_INFO,
-               "recovered parts=%zu litter=%zu lost=%zu jobs=%d deliveries=%d", n.parts,
-               n.litter, n.lost, n.jobs, n.deliveries);
+    if (n.filed + n.parts + n.unreadable + n.litter + n.lost > 0 ||
+        n.jobs + n.deliveries > 0)
+        hp_log(n.lost + n.unreadable > 0 ? HP_LOG_ERROR : HP_LOG_INFO,
+               "recovered filed=%zu parts=%zu unreadable=%zu litter=%zu lost=%zu jobs=%d "
+               "deliveries=%d",
+               n.filed, n.parts, n.unreadable, n.litter, n.lost, n.jobs, n.deliveries);
     if (n.retired > 0)
         hp_log(HP_LOG_WARNING, "peers are no longer configured jobs=%d, not sent there",
                n.retired);

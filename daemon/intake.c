@@ -222,6 +222,7 @@ static void free_intake(hp_intake *in)
         in->spare = b->next;
         free(b);
     }
+    hp_spool_free(in->spool);
     hp_buf_done(&in->strings);
     free(in->rule);
     free(in->extra_class);
@@ -285,6 +286,8 @@ hp_code hp_intake_open(uv_loop_t *loop, const hp_intake_options *o, hp_intake **
     if (!in)
         return hp_fail(reterr, HP_E_NO_MEMORY, "opening the front door");
     r = copy_options(in, o, reterr);
+    if (r == HP_OK)
+        r = hp_spool_open(o->spool_dir, &in->spool, reterr);
     if (r != HP_OK) {
         free_intake(in);
         return r;

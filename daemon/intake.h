@@ -30,7 +30,7 @@ typedef struct hp_intake_peer {
 
 typedef struct hp_intake_sink {
     void *payload;
-    /* A slice is complete in s->part_path, which now belongs to the callee.
+    /* A slice is whole and durable in s->path, which now belongs to the callee.
      * `done(code, disposition, done_payload)` must be called once, on the loop
      * thread, at once or later, even when the connection has gone. `s` is
      * borrowed until `done`. */
@@ -55,7 +55,7 @@ typedef struct hp_intake_options {
     int peer_count;
     const char *const *extra_class; /* SOP classes taken beyond the default list */
     int extra_class_count;
-    const char *spool_dir; /* exists; part files go here */
+    const char *spool_dir; /* exists; slices go here */
     uint64_t max_object_bytes;
     uint64_t reserve_bytes; /* below this much free space nothing new is taken */
     int max_associations;   /* more are rejected 2/3/2 */

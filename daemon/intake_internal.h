@@ -41,6 +41,7 @@ struct hp_intake {
     uv_loop_t *loop;
     hp_intake_options o; /* its strings point into `strings` */
     hp_buf strings;
+    hp_spool *spool; /* the pool's threads use it */
     hp_intake_rule *rule;
     const char **extra_class;
     uv_tcp_t listener;

@@ -3,7 +3,7 @@
  * Bytes are scanned as they come and copied into blocks; full blocks are
  * written on libuv's pool, one work item at a time per slice, so the loop never
  * waits for the disk. What has been written is pushed towards the platter while
- * the rest still arrives; the last work item syncs and closes.
+ * the rest still arrives; the last work item marks, syncs and closes.
  *
  * advance() looks at what is true and does the next thing; every change ends
  * in a call to it. */
@@ -21,7 +21,7 @@ struct hp_intake_slice {
     uv_work_t work;
     bool busy;       /* the pool has it; `file` and `flight` are the pool's */
     bool ended;      /* the last fragment came */
-    bool closed;     /* the part file is complete */
+    bool closed;     /* the file is whole */
     bool given;      /* on_stored has it */
     bool discard;    /* what the work item is for */
     uint16_t status; /* 0, or why it is refused */
@@ -134,18 +134,14 @@ static hp_code write_blocks(hp_intake_slice *s)
 {
     hp_code r = HP_OK;
 
-    if (!s->file.path[0]) {
-        char stem[40];
-
-        hp_spool_stem(stem);
-        r = hp_spool_create(&s->file, s->in->o.spool_dir, stem, s->stored.sop_class.text,
+    if (!s->file.path[0])
+        r = hp_spool_create(s->in->spool, &s->file, s->stored.sop_class.text,
                             s->stored.sop_instance.text, s->stored.transfer_syntax.text,
                             s->stored.calling_ae, &s->work_error);
-    }
     for (hp_intake_block *b = s->flight; b && r == HP_OK; b = b->next)
         r = hp_spool_write(&s->file, b->data, b->len, &s->work_error);
     if (r == HP_OK && s->closed)
-        return hp_spool_close(&s->file, true, &s->work_error);
+        return hp_spool_finish(&s->file, &s->work_error);
     if (r == HP_OK)
         hp_spool_flush_hint(&s->file);
     return r;
@@ -285,9 +281,8 @@ static void give(hp_intake_slice *s)
 {
     hp_intake *in = s->in;
 
-    memcpy(s->stored.part_path, s->file.path, sizeof s->stored.part_path);
+    memcpy(s->stored.path, s->file.path, sizeof s->stored.path);
     s->stored.size_bytes = s->file.bytes;
-    s->stored.synced = true;
     if (in->free_bytes > s->file.bytes) /* until the next look at the disk */
         in->free_bytes -= s->file.bytes;
     else
@@ -386,12 +381,7 @@ static void check_dataset(hp_intake_slice *s)
         hp_intake__slice_refuse(s, HP_STATUS_MISMATCH, wrong);
         return;
     }
-    memcpy(d->study.text, v.study, sizeof d->study.text);
-    memcpy(d->series.text, v.series, sizeof d->series.text);
-    memcpy(d->modality, v.modality, sizeof d->modality);
-    memcpy(d->accession, v.accession, sizeof d->accession);
-    memcpy(d->study_date, v.study_date, sizeof d->study_date);
-    memcpy(d->patient_digest, v.patient_digest, sizeof d->patient_digest);
+    hp_stored_describe(d, &v);
 }
 
 void hp_intake__slice_end(hp_intake_slice *s)

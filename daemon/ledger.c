@@ -2,9 +2,8 @@
  *
  * DESIGN Two lists under one lock: requests go in at the tail of one, finished
  * ones come back on the other, and uv_async_send() wakes the loop. The thread
- * takes the whole list at once. Neighbouring slices in it are one group: looked
- * up, synced and renamed, directory synced, rows committed, in that order, so
- * that a crash at any point leaves litter at worst (a file without a row).
+ * takes the whole list at once. Neighbouring slices in it are one group, filed
+ * together (daemon/filing.h).
  *
  * A slice whose UID stands in the group already cuts the group: its twin must
  * be in the ledger before the two can be compared.
@@ -21,8 +20,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/crash.h"
 #include "base/log.h"
+#include "daemon/filing.h"
 
 enum {
     GROUP_MAX = 256,
@@ -34,18 +33,14 @@ enum {
 typedef struct request {
     struct request *next;
     bool is_store;
-    hp_code code;
-    hp_error error;
     void *payload;
-    /* a slice */
-    hp_stored stored;
+    hp_filing slice;
     hp_stored_cb stored_cb;
-    hp_disposition disposition;
-    char final_path[HP_PATH_MAX];
-    bool keep; /* goes to final_path */
     /* a call */
     hp_ledger_fn fn;
     hp_ledger_done_cb done;
+    hp_code code;
+    hp_error error;
 } request;
 
 typedef struct request_list {
@@ -60,7 +55,6 @@ typedef struct carried {
 struct hp_ledger {
     const hp_config *config;
     hp_db *db;
-    char spool[HP_PATH_MAX], quarantine[HP_PATH_MAX];
     uv_async_t wake;
     pthread_t thread;
     pthread_mutex_t lock;
@@ -96,167 +90,26 @@ static request *pop(request_list *list)
     return r;
 }
 
-/* ---- a group of slices; ledger thread ---- */
-
-static hp_instance instance_of(const request *r)
-{
-    const hp_stored *s = &r->stored;
-    const char *slash = strrchr(r->final_path, '/');
-    hp_instance in = {.sop_class = s->sop_class,
-                      .sop_instance = s->sop_instance,
-                      .study = s->study,
-                      .series = s->series,
-                      .transfer_syntax = s->transfer_syntax,
-                      .modality = s->modality,
-                      .accession = s->accession,
-                      .study_date = s->study_date,
-                      .size_bytes = (int64_t)s->size_bytes,
-                      .name = slash != NULL ? slash + 1 : "",
-                      .calling_ae = s->calling_ae,
-                      .peer_address = s->peer};
-
-    memcpy(in.patient_digest, s->patient_digest, sizeof in.patient_digest);
-    return in;
-}
-
-/* We know the UID: the same bytes, or others? A first file that is gone makes
- * this one the first. */
-static hp_code compare(hp_ledger *l, request *r, const char *name, hp_error *err)
-{
-    char first[HP_PATH_MAX];
-    bool same = false;
-    hp_code code = hp_path_fmt(first, err, "%s/%s", l->spool, name);
-
-    if (code != HP_OK)
-        return code;
-    code = hp_spool_same(r->stored.part_path, first, &same, err);
-    if (code == HP_E_NOT_FOUND && !hp_path_exists(first)) {
-        int64_t study = 0;
-        hp_auto(hp_job) *job = NULL;
-
-        if (hp_job_of_study(l->db, r->stored.study.text, &job, NULL) == HP_OK)
-            study = job->study_id;
-        r->disposition = HP_STORED_NEW;
-        return hp_study_file_lost(l->db, study, name, err);
-    }
-    if (code == HP_OK)
-        r->disposition = same ? HP_STORED_DUPLICATE : HP_STORED_CONFLICT;
-    return code;
-}
-
-static hp_code classify(hp_ledger *l, request *r, hp_error *err)
-{
-    char name[64];
-    hp_code code =
-        hp_study_lookup(l->db, r->stored.sop_instance.text, &r->disposition, name, err);
-
-    if (code == HP_OK && r->disposition == HP_STORED_DUPLICATE)
-        code = compare(l, r, name, err);
-    if (code != HP_OK)
-        return code;
-    r->keep = r->disposition == HP_STORED_NEW || r->disposition == HP_STORED_CONFLICT;
-    if (r->keep)
-        code = hp_spool_final_path(r->stored.part_path,
-                                   r->disposition == HP_STORED_NEW ? l->spool
-                                                                   : l->quarantine,
-                                   r->final_path, err);
-    return code;
-}
-
-static void commit_files(request **group, int count)
-{
-    hp_spool_item items[GROUP_MAX];
-    int at[GROUP_MAX], n = 0;
-
-    for (int i = 0; i < count; i++) {
-        if (group[i]->code != HP_OK || !group[i]->keep)
-            continue;
-        items[n] = (hp_spool_item){.part_path = group[i]->stored.part_path,
-                                   .final_path = group[i]->final_path,
-                                   .synced = group[i]->stored.synced};
-        at[n++] = i;
-    }
-    if (n > 0)
-        hp_spool_commit(items, (size_t)n);
-    for (int i = 0; i < n; i++) {
-        group[at[i]]->code = items[i].code;
-        if (items[i].code != HP_OK)
-            hp_fail(&group[at[i]]->error, items[i].code, "committing the spool file: %s",
-                    hp_code_text(items[i].code));
-    }
-}
-
-static hp_code commit_rows(hp_ledger *l, request **group, int count, hp_error *err)
-{
-    hp_auto(hp_tx) *tx = NULL;
-    hp_code code = hp_tx_begin(l->db, &tx, err);
-
-    for (int i = 0; code == HP_OK && i < count; i++) {
-        hp_instance in;
-
-        if (group[i]->code != HP_OK)
-            continue;
-        in = instance_of(group[i]);
-        if (group[i]->disposition == HP_STORED_NEW)
-            code = hp_study_add(l->db, &in, err);
-        else
-            code = hp_study_count(l->db, &in, group[i]->disposition,
-                                  group[i]->keep ? in.name : NULL, err);
-    }
-    if (code == HP_OK)
-        code = hp_tx_commit(tx, err);
-    return code;
-}
-
-/* What a slice leaves on disk when it was not to be kept. */
-static void clean_up(request *r, hp_code rows)
-{
-    if (rows != HP_OK && r->code == HP_OK) {
-        if (r->keep)
-            unlink(r->final_path);
-        r->code = rows;
-    }
-    if (r->code != HP_OK || !r->keep)
-        unlink(r->stored.part_path);
-}
-
-static bool store_group(hp_ledger *l, request **group, int count)
-{
-    hp_error err = HP_ERROR_INIT;
-    bool images = false;
-    hp_code rows;
-
-    for (int i = 0; i < count; i++)
-        group[i]->code = classify(l, group[i], &group[i]->error);
-    commit_files(group, count);
-    hp_crash_point("spool_committed"); /* files without rows: litter */
-    rows = commit_rows(l, group, count, &err);
-    hp_crash_point("rows_committed"); /* durable, and nobody was told */
-    for (int i = 0; i < count; i++) {
-        clean_up(group[i], rows);
-        if (rows != HP_OK && group[i]->error.code == HP_OK)
-            group[i]->error = err;
-        images |= group[i]->code == HP_OK && group[i]->disposition == HP_STORED_NEW &&
-                  hp_instance_is_ct(group[i]->stored.sop_class.text);
-    }
-    return images;
-}
-
 /* ---- the thread ---- */
 
-static bool in_group(request **group, int count, const request *r)
+static bool in_group(hp_filing **group, int count, const hp_filing *f)
 {
     for (int i = 0; i < count; i++)
-        if (strcmp(group[i]->stored.sop_instance.text, r->stored.sop_instance.text) == 0)
+        if (strcmp(group[i]->stored.sop_instance.text, f->stored.sop_instance.text) == 0)
             return true;
     return false;
 }
 
-static void give_back(hp_ledger *l, request **group, int count, bool images)
+/* Requests `from` up to before `end`. */
+static void give_back(hp_ledger *l, request *from, request *end, bool images)
 {
     pthread_mutex_lock(&l->lock);
-    for (int i = 0; i < count; i++)
-        push(&l->finished, group[i]);
+    while (from != end) {
+        request *next = from->next;
+
+        push(&l->finished, from);
+        from = next;
+    }
     l->new_images |= images;
     pthread_mutex_unlock(&l->lock);
     uv_async_send(&l->wake);
@@ -265,23 +118,26 @@ static void give_back(hp_ledger *l, request **group, int count, bool images)
 static void work_off(hp_ledger *l, request *list)
 {
     while (list != NULL) {
-        request *group[GROUP_MAX];
+        hp_filing *group[GROUP_MAX];
+        request *first = list;
         int count = 0;
         bool images = false;
 
         while (list != NULL && list->is_store && count < GROUP_MAX &&
-               !in_group(group, count, list)) {
-            group[count++] = list;
+               !in_group(group, count, &list->slice)) {
+            group[count++] = &list->slice;
             list = list->next;
         }
         if (count > 0) {
-            images = store_group(l, group, count);
+            images = hp_filing_group(l->db, l->config, group, count);
+            for (int i = 0; i < count; i++)
+                if (group[i]->code != HP_OK) /* the sender will hear so */
+                    unlink(group[i]->stored.path);
         } else {
-            group[count++] = list;
-            list = list->next;
-            group[0]->code = group[0]->fn(l->db, group[0]->payload, &group[0]->error);
+            list = first->next;
+            first->code = first->fn(l->db, first->payload, &first->error);
         }
-        give_back(l, group, count, images);
+        give_back(l, first, list, images);
     }
 }
 
@@ -344,9 +200,11 @@ static void *thread_main(void *arg)
 static void finish(request *r)
 {
     if (r->is_store) {
-        if (r->code != HP_OK)
-            hp_log(HP_LOG_ERROR, "slice not stored error=\"%s\", refused", r->error.msg);
-        r->stored_cb(r->code, r->disposition, r->payload);
+        const hp_filing *f = &r->slice;
+
+        if (f->code != HP_OK)
+            hp_log(HP_LOG_ERROR, "slice not stored error=\"%s\", refused", f->error.msg);
+        r->stored_cb(f->code, f->disposition, r->payload);
     } else if (r->done != NULL) {
         r->done(r->code, &r->error, r->payload);
     }
@@ -384,12 +242,12 @@ void hp_ledger_store(hp_ledger *l, const hp_stored *s, hp_stored_cb cb, void *pa
     request *r = calloc(1, sizeof *r);
 
     if (r == NULL) {
-        unlink(s->part_path);
+        unlink(s->path);
         cb(HP_E_NO_MEMORY, HP_STORED_NEW, payload);
         return;
     }
     r->is_store = true;
-    r->stored = *s;
+    r->slice.stored = *s;
     r->stored_cb = cb;
     r->payload = payload;
     enqueue(l, r);
@@ -552,13 +410,6 @@ hp_code hp_ledger_open_take(uv_loop_t *loop, const hp_config *config, hp_db *db,
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&l->work, &attr);
     pthread_condattr_destroy(&attr);
-    code = hp_path_fmt(l->spool, reterr, "%s/spool", config->state_dir);
-    if (code == HP_OK)
-        code = hp_path_fmt(l->quarantine, reterr, "%s/quarantine", config->state_dir);
-    if (code != HP_OK) {
-        free_ledger(l);
-        return code;
-    }
     code = start_thread(loop, l, reterr);
     if (code == HP_OK)
         *ret = l;
@@ -581,8 +432,10 @@ void hp_ledger_close(hp_ledger *l)
         request *r = pop(&l->waiting);
 
         r->code = hp_fail(&r->error, HP_E_CANCELLED, "the daemon is ending");
+        r->slice.code = r->code;
+        r->slice.error = r->error;
         if (r->is_store)
-            unlink(r->stored.part_path);
+            unlink(r->slice.stored.path);
         finish(r);
     }
     uv_close((uv_handle_t *)&l->wake, on_wake_closed);

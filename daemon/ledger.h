@@ -1,10 +1,9 @@
 /* The ledger thread: the one writer.
  *
- * Blocking work (syncs, renames, commits) happens here, beside the loop, and
- * comes back as a callback on the loop thread. The thread takes everything
- * that waits when it wakes: slices that are complete at that moment share one
- * directory sync and one commit. A group is what is waiting; nobody waits for
- * a group to fill.
+ * Blocking work (look-ups, commits) happens here, beside the loop, and comes
+ * back as a callback on the loop thread. The thread takes everything that waits
+ * when it wakes: slices that are whole at that moment share one commit. A group
+ * is what is waiting; nobody waits for a group to fill.
  *
  * All functions: loop thread only. All callbacks: loop thread.
  */
@@ -32,10 +31,10 @@ hp_code hp_ledger_open_take(uv_loop_t *loop, const hp_config *config, hp_db *db,
  * finished work still run, here. The loop must not be closed before. */
 void hp_ledger_close(hp_ledger *l);
 
-/* Callback's `code` HP_OK: durable, or rightly not kept, answer 0000; the
- * disposition says which. Otherwise nothing is left under a final name:
- * HP_E_NO_SPACE is A700, anything else 0110. */
-/* A slice is complete in its *.part. The descriptor `s` is copied. */
+/* A slice is whole and durable in its file, which is the ledger's from here on.
+ * The descriptor `s` is copied. Callback's `code` HP_OK: it has its row, or is
+ * rightly not kept, answer 0000; the disposition says which. Otherwise its file
+ * is gone: HP_E_NO_SPACE is A700, anything else 0110. */
 void hp_ledger_store(hp_ledger *l, const hp_stored *s, hp_stored_cb cb, void *payload);
 
 /* Runs fn(db, arg) on the thread, then done(code, error, arg) on the loop. */

@@ -1,7 +1,8 @@
 /* Recovery at start-up.
  *
  * DESIGN Names in the spool and names in the ledger are walked side by side in
- * byte order, so that a million files cost two sorted lists and no look-ups.
+ * byte order, so that a million files cost two sorted lists and no look-ups. Files
+ * without a row are few: what arrived since the ledger was last synced.
  */
 #include "daemon/recovery.h"
 
@@ -15,9 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "daemon/filing.h"
 #include "db/job.h"
 #include "db/outbox.h"
-#include "dicom/spool.h"
 
 typedef struct names {
     char **item;
@@ -134,23 +135,17 @@ typedef struct lost {
 } lost;
 
 typedef struct walk {
-    const char *spool;
-    names files;
+    names files, loose; /* loose: without a row */
     size_t at;
-    hp_recovery_counts *counts;
     lost *lost;
     size_t lost_count, lost_cap;
     bool no_memory;
 } walk;
 
-static void drop_litter(walk *w)
+static void pass_loose(walk *w)
 {
-    char path[HP_PATH_MAX];
-
-    if (hp_path_fmt(path, NULL, "%s/%s", w->spool, w->files.item[w->at]) == HP_OK &&
-        unlink(path) == 0)
-        w->counts->litter++;
-    w->at++;
+    if (names_add(&w->loose, w->files.item[w->at++], NULL) != HP_OK)
+        w->no_memory = true;
 }
 
 static void one_row(int64_t study, const char *name, void *payload)
@@ -158,7 +153,7 @@ static void one_row(int64_t study, const char *name, void *payload)
     walk *w = payload;
 
     while (w->at < w->files.count && strcmp(w->files.item[w->at], name) < 0)
-        drop_litter(w);
+        pass_loose(w);
     if (w->at < w->files.count && strcmp(w->files.item[w->at], name) == 0) {
         w->at++;
         return;
@@ -177,11 +172,43 @@ static void one_row(int64_t study, const char *name, void *payload)
     w->lost[w->lost_count++] = (lost){study, strdup(name)};
 }
 
+/* A whole file may have been answered with Success: it is filed now as it was
+ * then. One that is not whole was not, and goes. One that is whole and cannot be
+ * read by this hepar, or by this disk, is never thrown away. */
+static hp_code one_loose(const hp_config *config, hp_db *db, const char *name,
+                         hp_recovery_counts *counts, hp_error *reterr)
+{
+    hp_filing f = {.code = HP_OK}, *group = &f;
+    char path[HP_PATH_MAX], aside[HP_PATH_MAX];
+    hp_code code = hp_path_fmt(path, reterr, "%s/spool/%s", config->state_dir, name);
+
+    if (code == HP_OK)
+        code = hp_path_fmt(aside, reterr, "%s/quarantine/%s", config->state_dir, name);
+    if (code != HP_OK)
+        return code;
+    code = hp_spool_read_back(path, &f.stored, reterr);
+    if (code == HP_E_TRUNCATED) {
+        counts->parts += unlink(path) == 0;
+        return HP_OK;
+    }
+    if (code == HP_E_NO_MEMORY)
+        return code;
+    if (code != HP_OK) {
+        counts->unreadable++;
+        return rename(path, aside) == 0
+                   ? HP_OK
+                   : hp_fail_errno(reterr, errno, "setting %s aside", path);
+    }
+    hp_filing_group(db, config, &group, 1);
+    counts->filed += f.code == HP_OK;
+    return f.code == HP_OK ? HP_OK : hp_fail(reterr, f.code, "%s", f.error.msg);
+}
+
 static hp_code check_spool(const hp_config *config, hp_db *db, hp_recovery_counts *counts,
                            hp_error *reterr)
 {
     char spool[HP_PATH_MAX];
-    walk w = {.spool = spool, .counts = counts};
+    walk w = {.at = 0};
     hp_code code = hp_path_fmt(spool, reterr, "%s/spool", config->state_dir);
 
     if (code == HP_OK)
@@ -189,17 +216,20 @@ static hp_code check_spool(const hp_config *config, hp_db *db, hp_recovery_count
     if (code == HP_OK)
         code = hp_study_each_file(db, one_row, &w, reterr);
     while (code == HP_OK && w.at < w.files.count)
-        drop_litter(&w);
+        pass_loose(&w);
     if (code == HP_OK && w.no_memory)
-        code = hp_fail(reterr, HP_E_NO_MEMORY, "no memory for lost files");
+        code = hp_fail(reterr, HP_E_NO_MEMORY, "no memory for file names");
     for (size_t i = 0; i < w.lost_count; i++) {
         if (code == HP_OK && w.lost[i].name != NULL)
             code = hp_study_file_lost(db, w.lost[i].study, w.lost[i].name, reterr);
         free(w.lost[i].name);
     }
     counts->lost = w.lost_count;
+    for (size_t i = 0; code == HP_OK && i < w.loose.count; i++)
+        code = one_loose(config, db, w.loose.item[i], counts, reterr);
     free(w.lost);
     names_done(&w.files);
+    names_done(&w.loose);
     return code;
 }
 
@@ -271,15 +301,10 @@ static hp_code drop_gone_peers(const hp_config *config, hp_db *db,
 hp_code hp_recovery_run(const hp_config *config, hp_db *db, hp_recovery_counts *ret,
                         hp_error *reterr)
 {
-    char path[HP_PATH_MAX];
     hp_code code;
 
     memset(ret, 0, sizeof *ret);
-    code = hp_path_fmt(path, reterr, "%s/spool", config->state_dir);
-    if (code == HP_OK)
-        code = hp_spool_remove_parts(path, &ret->parts, reterr);
-    if (code == HP_OK)
-        code = check_spool(config, db, ret, reterr);
+    code = check_spool(config, db, ret, reterr);
     if (code == HP_OK)
         code = hp_job_recover(db, &ret->jobs, reterr);
     if (code == HP_OK)

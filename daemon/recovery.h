@@ -1,7 +1,7 @@
-/* Making the state folder and the ledger agree again, before anything listens.
- * front-door.md's order: lock, migrate, check, delete parts, delete spool files
- * without a row, rows without a file become an event and a failed job, running
- * becomes ready. Blocking; called once at start. */
+/* Making the state folder and the ledger agree again, before anything listens:
+ * lock, migrate, check; whole spool files without a row are filed, others
+ * removed; rows without a file become an event and a failed job; running becomes
+ * ready. Blocking; called once at start. */
 #ifndef HP_DAEMON_RECOVERY_H
 #define HP_DAEMON_RECOVERY_H
 
@@ -17,7 +17,11 @@ extern "C" {
 hp_code hp_recovery_lock(const hp_config *config, int *ret_fd, hp_error *reterr);
 
 typedef struct hp_recovery_counts {
-    size_t parts, litter, lost;
+    size_t filed;      /* slices that had lost their row, or never had one */
+    size_t parts;      /* spool files that were never whole, removed */
+    size_t unreadable; /* spool files that are whole and in quarantine/ now */
+    size_t litter;     /* runs without a row, removed */
+    size_t lost;       /* rows without a file */
     int jobs, deliveries, retired;
 } hp_recovery_counts;
 

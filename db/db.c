@@ -1,7 +1,8 @@
 /* Opening, migrating and speaking to the ledger file.
  *
  * DESIGN One SQLite file in WAL mode with synchronous=FULL: a commit returns
- * when the write-ahead log is on the disk. Automatic checkpoints are off,
+ * when the write-ahead log is on the disk; an unsynced transaction borrows
+ * synchronous=NORMAL for its own commit. Automatic checkpoints are off,
  * because they would run inside a commit that a sender waits for; the ledger
  * thread does passive ones when it is idle. The log and its index are kept on
  * a clean close (PERSIST_WAL): without them nobody can open the ledger
@@ -235,17 +236,33 @@ void hp_rows_copy(hp_rows *rows, int col, char *ret, size_t size)
 
 /* ---- transactions ---- */
 
-hp_code hp_tx_begin(hp_db *db, hp_tx **ret, hp_error *reterr)
+/* SQLite obeys while it parses, and only outside transactions: never a prepared
+ * statement, and always before BEGIN. */
+static hp_code sync_commits(hp_db *db, bool sync, hp_error *reterr)
+{
+    const char *sql = sync ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL";
+    int rc = sqlite3_exec(db->sql, sql, NULL, NULL, NULL);
+
+    if (rc != SQLITE_OK)
+        return hp_db__fail(db, rc, "setting how commits are synced", reterr);
+    db->tx_unsynced = !sync;
+    return HP_OK;
+}
+
+static hp_code begin(hp_db *db, bool sync, hp_tx **ret, hp_error *reterr)
 {
     hp_tx *tx = calloc(1, sizeof *tx);
-    hp_code r;
+    hp_code r = HP_OK;
 
     if (tx == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "no memory for a transaction");
     tx->db = db;
     if (db->tx_depth == 0) {
+        if (db->tx_unsynced == sync)
+            r = sync_commits(db, sync, reterr);
         /* IMMEDIATE: the right to write is taken now, not in the middle. */
-        r = hp_db__run(db, reterr, "BEGIN IMMEDIATE", "");
+        if (r == HP_OK)
+            r = hp_db__run(db, reterr, "BEGIN IMMEDIATE", "");
         if (r != HP_OK) {
             free(tx);
             return hp_wrap(reterr, r, "beginning a transaction");
@@ -255,6 +272,16 @@ hp_code hp_tx_begin(hp_db *db, hp_tx **ret, hp_error *reterr)
     db->tx_depth++;
     *ret = tx;
     return HP_OK;
+}
+
+hp_code hp_tx_begin(hp_db *db, hp_tx **ret, hp_error *reterr)
+{
+    return begin(db, true, ret, reterr);
+}
+
+hp_code hp_tx_begin_unsynced(hp_db *db, hp_tx **ret, hp_error *reterr)
+{
+    return begin(db, false, ret, reterr);
 }
 
 hp_code hp_tx_commit(hp_tx *tx, hp_error *reterr)
@@ -289,6 +316,8 @@ void hp_tx_free(hp_tx *tx)
         if (--db->tx_depth == 0 && !sqlite3_get_autocommit(db->sql))
             hp_db__run(db, NULL, "ROLLBACK", "");
     }
+    if (tx->db->tx_unsynced && tx->db->tx_depth == 0)
+        sync_commits(tx->db, true, NULL);
     free(tx);
 }
 

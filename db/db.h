@@ -48,6 +48,10 @@ int64_t hp_db_mono_ms(const hp_db *db);
 /* Rolls back unless committed. Transactions do not nest: a second begin while
  * one is open joins it, and only the outermost commit writes. */
 hp_code hp_tx_begin(hp_db *db, hp_tx **ret, hp_error *reterr);
+/* The same, but its commit does not wait for the disk: a power cut may take it
+ * back, and every such one after it, as if they had not been. The next synced
+ * commit makes all before it durable. For rows that can be made again. */
+hp_code hp_tx_begin_unsynced(hp_db *db, hp_tx **ret, hp_error *reterr);
 hp_code hp_tx_commit(hp_tx *tx, hp_error *reterr);
 void hp_tx_free(hp_tx *tx);
 HP_AUTO_DEFINE(hp_tx, hp_tx_free)

@@ -23,7 +23,8 @@ struct hp_db {
     } cache[HP_DB_MAX_STATEMENTS];
     int cached;
     int tx_depth;
-    bool tx_doomed; /* an inner transaction was rolled back */
+    bool tx_unsynced; /* the open one: synchronous is NORMAL until its end */
+    bool tx_doomed;   /* an inner transaction was rolled back */
 };
 
 extern const char *const hp_db__migrations[];

@@ -19,11 +19,12 @@
  *
  * Promises the rest of the code may rely on:
  *
- * 1. A slice is written as *.part, synced, renamed; then its row is committed;
- *    only then do we answer Success (slices in flight share one sync and one
- *    commit). So: Success on the wire means the slice survives a power cut.
- * 2. Files hold pixels, the ledger holds truth. A file without a row is litter;
- *    a row without its file is a fault.
+ * 1. A slice is written into a file whose name is durable already, marked whole and
+ *    synced; then its row is committed; only then do we answer Success (slices in
+ *    flight share one commit). The row itself is not synced: the file can make it
+ *    again. So: Success on the wire means the slice survives a power cut.
+ * 2. Files hold pixels, the ledger holds truth. At start, a whole file without a
+ *    row gets one, any other is litter; a row without its file is a fault.
  * 3. One rule, hp_study_ready(), says when a study is ready. Nobody else guesses.
  * 4. A job is claimed inside one transaction and each claim is a new run. A job
  *    found running at start-up goes back to ready. What an older run says is

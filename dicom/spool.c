@@ -1,7 +1,6 @@
 /* See spool.h. Plain blocking calls: whoever calls decides on which thread. */
 #include "dicom/spool.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -9,14 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/crash.h"
 #include "dicom/ul.h"
 
-enum { PREAMBLE = 128, META_START = PREAMBLE + 4, COMPARE_CHUNK = 64 * 1024 };
+enum {
+    PREAMBLE = 128,
+    META_START = PREAMBLE + 4,
+    MARK = 16, /* bytes: length of the file, sum */
+    BLANKS = 32,
+    COMPARE_CHUNK = 64 * 1024
+};
 
 /* ---- the file meta information (PS3.10 7.1), always Explicit VR LE ---- */
 
@@ -44,11 +49,14 @@ static void put_uid(hp_buf *b, uint16_t element, const char *uid)
     put_element(b, element, "UI", uid, strlen(uid), 0);
 }
 
+/* The mark is the last thing in it, empty for now: private information (PS3.10
+ * table 7.1-1), which other readers skip. */
 static void build_meta(hp_buf *b, const char *sop_class, const char *sop_instance,
                        const char *transfer_syntax, const char *source_ae)
 {
     static const uint8_t zeros[PREAMBLE];
     static const uint8_t version[2] = {0, 1};
+    static const uint8_t unmarked[MARK];
     hp_buf group = HP_BUF_INIT;
 
     put_element(&group, 0x0001, "OB", version, 2, 0);
@@ -60,6 +68,8 @@ static void build_meta(hp_buf *b, const char *sop_class, const char *sop_instanc
                 strlen(HP_IMPLEMENTATION_VERSION), ' ');
     if (source_ae[0])
         put_element(&group, 0x0016, "AE", source_ae, strlen(source_ae), ' ');
+    put_uid(&group, 0x0100, HP_IMPLEMENTATION_CLASS_UID);
+    put_element(&group, 0x0102, "OB", unmarked, MARK, 0);
 
     uint8_t length[4] = {(uint8_t)group.len, (uint8_t)(group.len >> 8), 0, 0};
     hp_buf_put(b, zeros, PREAMBLE);
@@ -70,53 +80,184 @@ static void build_meta(hp_buf *b, const char *sop_class, const char *sop_instanc
     hp_buf_done(&group);
 }
 
-/* ---- one part file ---- */
+/* ---- the mark ---- */
 
-static uint64_t stem_seed;
-
-static void draw_seed(void)
+static uint64_t stir(uint64_t sum, uint64_t word)
 {
-    if (getrandom(&stem_seed, sizeof stem_seed, 0) != (ssize_t)sizeof stem_seed) {
-        struct timespec t;
+    sum = (sum ^ word) * 0x9E3779B97F4A7C15u;
+    return sum ^ sum >> 29;
+}
 
-        clock_gettime(CLOCK_REALTIME, &t);
-        stem_seed =
-            (uint64_t)t.tv_sec << 32 ^ (uint64_t)t.tv_nsec << 8 ^ (uint64_t)getpid();
+static void add_byte(hp_spool_sum *s, uint8_t byte)
+{
+    s->tail |= (uint64_t)byte << 8 * s->held;
+    if (++s->held < 8)
+        return;
+    s->sum = stir(s->sum, s->tail);
+    s->tail = s->held = 0;
+}
+
+static void add_bytes(hp_spool_sum *s, const uint8_t *p, size_t len)
+{
+    for (; len > 0 && s->held > 0; len--)
+        add_byte(s, *p++);
+    for (; len >= 8; len -= 8, p += 8)
+        s->sum = stir(s->sum, (uint64_t)hp_get_u32le(p + 4) << 32 | hp_get_u32le(p));
+    for (; len > 0; len--)
+        add_byte(s, *p++);
+}
+
+/* Of a file of so many bytes, whose other bytes have been added. */
+static void make_mark(const hp_spool_sum *s, uint64_t bytes, uint8_t ret[MARK])
+{
+    uint64_t sum = stir(stir(s->sum, s->tail), bytes);
+
+    for (int i = 0; i < 8; i++) {
+        ret[i] = (uint8_t)(bytes >> 8 * i);
+        ret[8 + i] = (uint8_t)(sum >> 8 * i);
     }
 }
 
-void hp_spool_stem(char ret[40])
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    static uint64_t counter;
+/* ---- blanks ---- */
 
-    pthread_once(&once, draw_seed);
-    snprintf(ret, 40, "%016llx-%08llx", (unsigned long long)stem_seed,
-             (unsigned long long)__atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED));
+struct hp_spool {
+    char dir[HP_PATH_MAX];
+    pthread_mutex_t lock;
+    uint64_t seed, made;             /* under lock, like all that follows */
+    char blank[BLANKS][HP_PATH_MAX]; /* [next..count) are left */
+    int next, count;
+};
+
+static uint64_t draw_seed(void)
+{
+    uint64_t seed;
+    struct timespec t;
+
+    if (getrandom(&seed, sizeof seed, 0) == (ssize_t)sizeof seed)
+        return seed;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec << 32 ^ (uint64_t)t.tv_nsec << 8 ^ (uint64_t)getpid();
 }
 
-hp_code hp_spool_create(hp_spool_file *f, const char *dir, const char *stem,
-                        const char *sop_class, const char *sop_instance,
-                        const char *transfer_syntax, const char *source_ae,
-                        hp_error *reterr)
+hp_code hp_spool_open(const char *dir, hp_spool **ret, hp_error *reterr)
 {
+    hp_spool *s = calloc(1, sizeof *s);
+    hp_code r;
+
+    if (!s)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "opening the spool");
+    r = hp_path_fmt(s->dir, reterr, "%s", dir);
+    if (r != HP_OK) {
+        free(s);
+        return r;
+    }
+    pthread_mutex_init(&s->lock, NULL);
+    s->seed = draw_seed();
+    *ret = s;
+    return HP_OK;
+}
+
+static void remove_blanks(hp_spool *s)
+{
+    while (s->next < s->count)
+        unlink(s->blank[s->next++]);
+}
+
+void hp_spool_free(hp_spool *s)
+{
+    if (!s)
+        return;
+    remove_blanks(s);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+static hp_code make_blank(hp_spool *s, char path[HP_PATH_MAX], hp_error *reterr)
+{
+    hp_code r = hp_path_fmt(path, reterr, "%s/%016llx-%08llx.dcm", s->dir,
+                            (unsigned long long)s->seed, (unsigned long long)++s->made);
+    int fd;
+
+    if (r != HP_OK)
+        return r;
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return hp_fail_errno(reterr, errno, "creating a file in the spool");
+    close(fd);
+    return HP_OK;
+}
+
+/* Who comes meanwhile needs them too, and waits. */
+static hp_code make_blanks(hp_spool *s, hp_error *reterr)
+{
+    hp_code r = HP_OK;
+
+    for (s->next = s->count = 0; s->count < BLANKS && r == HP_OK;) {
+        r = make_blank(s, s->blank[s->count], reterr);
+        s->count += r == HP_OK;
+    }
+    if (r == HP_OK)
+        r = hp_path_sync_dir(s->dir, reterr);
+    if (r != HP_OK)
+        remove_blanks(s);
+    return r;
+}
+
+static hp_code take_blank(hp_spool *s, char ret[HP_PATH_MAX], hp_error *reterr)
+{
+    hp_code r = HP_OK;
+
+    pthread_mutex_lock(&s->lock);
+    if (s->next == s->count)
+        r = make_blanks(s, reterr);
+    if (r == HP_OK)
+        memcpy(ret, s->blank[s->next++], HP_PATH_MAX);
+    pthread_mutex_unlock(&s->lock);
+    return r;
+}
+
+/* ---- one file ---- */
+
+static hp_code open_blank(hp_spool *s, hp_spool_file *f, hp_error *reterr)
+{
+    hp_code r;
+
+    do { /* one that somebody has cleared away must not fail a slice */
+        r = take_blank(s, f->path, reterr);
+        if (r == HP_OK)
+            f->fd = open(f->path, O_WRONLY | O_CLOEXEC);
+    } while (r == HP_OK && f->fd < 0 && errno == ENOENT);
+    if (r == HP_OK && f->fd < 0) {
+        r = hp_fail_errno(reterr, errno, "opening a file in the spool");
+        unlink(f->path);
+    }
+    return r;
+}
+
+hp_code hp_spool_create(hp_spool *s, hp_spool_file *f, const char *sop_class,
+                        const char *sop_instance, const char *transfer_syntax,
+                        const char *source_ae, hp_error *reterr)
+{
+    static const uint8_t unmarked[MARK];
     hp_buf meta = HP_BUF_INIT;
     hp_code r;
 
-    r = hp_path_fmt(f->path, reterr, "%s/%s.part", dir, stem);
-    if (r != HP_OK)
-        return r;
+    *f = (hp_spool_file)HP_SPOOL_FILE_INIT;
     build_meta(&meta, sop_class, sop_instance, transfer_syntax, source_ae);
     if (meta.failed) {
         hp_buf_done(&meta);
         return hp_fail(reterr, HP_E_NO_MEMORY, "building file meta information");
     }
-    f->bytes = f->hinted = 0;
-    f->fd = open(f->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (f->fd < 0)
-        r = hp_fail_errno(reterr, errno, "creating a part file in the spool");
-    else
-        r = hp_spool_write(f, meta.data, meta.len, reterr);
+    f->mark_at = meta.len - MARK;
+    r = open_blank(s, f, reterr);
+    if (r == HP_OK)
+        r = hp_spool_write(f, meta.data, f->mark_at, reterr);
+    if (r == HP_OK) {
+        hp_spool_sum sum = f->sum; /* the mark is no part of it */
+
+        r = hp_spool_write(f, unmarked, MARK, reterr);
+        f->sum = sum;
+    }
     hp_buf_done(&meta);
     if (r != HP_OK)
         hp_spool_discard(f);
@@ -127,13 +268,15 @@ hp_code hp_spool_write(hp_spool_file *f, const void *data, size_t len, hp_error 
 {
     const uint8_t *p = data;
 
+    add_bytes(&f->sum, p, len);
     while (len > 0) {
         ssize_t n = write(f->fd, p, len);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return hp_fail_errno(reterr, n == 0 ? EIO : errno, "writing a part file");
+            return hp_fail_errno(reterr, n == 0 ? EIO : errno,
+                                 "writing a file in the spool");
         p += n;
         len -= (size_t)n;
         f->bytes += (uint64_t)n;
@@ -149,18 +292,25 @@ void hp_spool_flush_hint(hp_spool_file *f)
     f->hinted = f->bytes;
 }
 
-hp_code hp_spool_close(hp_spool_file *f, bool sync, hp_error *reterr)
+hp_code hp_spool_finish(hp_spool_file *f, hp_error *reterr)
 {
     hp_code r = HP_OK;
+    uint8_t mark[MARK];
 
-    if (sync && fdatasync(f->fd) != 0)
-        r = hp_fail_errno(reterr, errno, "syncing a part file");
+    make_mark(&f->sum, f->bytes, mark);
+    if (pwrite(f->fd, mark, MARK, (off_t)f->mark_at) != MARK)
+        r = hp_fail_errno(reterr, errno, "marking a file in the spool");
+    hp_crash_point("slice_marked"); /* and perhaps torn: nobody was told */
+    if (r == HP_OK && fdatasync(f->fd) != 0)
+        r = hp_fail_errno(reterr, errno, "syncing a file in the spool");
     /* Linux releases the descriptor even when close fails: never twice. */
     if (close(f->fd) != 0 && r == HP_OK && errno != EINTR)
-        r = hp_fail_errno(reterr, errno, "closing a part file");
+        r = hp_fail_errno(reterr, errno, "closing a file in the spool");
     f->fd = -1;
     if (r != HP_OK)
         unlink(f->path);
+    else
+        hp_crash_point("slice_durable"); /* without a row: recovery enters it */
     return r;
 }
 
@@ -173,152 +323,84 @@ void hp_spool_discard(hp_spool_file *f)
     unlink(f->path);
 }
 
-/* ---- committing a group ---- */
+/* ---- comparing ---- */
 
-/* Never onto a name that is taken. Some network file systems do not know the
- * flag; names are ours and drawn once, so looking first will do there. */
-static int give_name(const char *part, const char *final)
+/* What our file meta says. */
+typedef struct meta {
+    hp_uid sop_class, sop_instance, syntax;
+    char source_ae[17];
+    uint8_t head[1024]; /* the file's beginning */
+    size_t end;         /* of the file meta, where the dataset starts */
+} meta;
+
+static void take_text(char *ret, size_t size, const uint8_t *value, size_t len)
 {
-    if (renameat2(AT_FDCWD, part, AT_FDCWD, final, RENAME_NOREPLACE) == 0)
-        return 0;
-    if (errno != EINVAL)
-        return -1;
-    if (hp_path_exists(final)) {
-        errno = EEXIST;
-        return -1;
-    }
-    return rename(part, final);
+    if (len >= size)
+        return;
+    memcpy(ret, value, len);
+    ret[len] = 0;
+    while (len > 0 && ret[len - 1] == ' ')
+        ret[--len] = 0;
 }
 
-static hp_code sync_part(const char *path)
+static void take_element(meta *m, uint16_t element, const uint8_t *value, size_t len)
 {
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    hp_code r = HP_OK;
-
-    if (fd < 0)
-        return hp_fail_errno(NULL, errno, "opening a part file");
-    if (fdatasync(fd) != 0)
-        r = hp_fail_errno(NULL, errno, "syncing a part file");
-    close(fd);
-    return r;
-}
-
-static bool same_dir(const char *a, const char *b)
-{
-    const char *sa = strrchr(a, '/'), *sb = strrchr(b, '/');
-
-    return sa && sb && sa - a == sb - b && strncmp(a, b, (size_t)(sa - a)) == 0;
-}
-
-static hp_code sync_dir_of(const char *path)
-{
-    char dir[HP_PATH_MAX];
-    const char *slash = strrchr(path, '/');
-
-    if (!slash || (size_t)(slash - path) >= sizeof dir)
-        return HP_E_INVALID;
-    snprintf(dir, sizeof dir, "%.*s", (int)(slash - path), path);
-    return hp_path_sync_dir(dir[0] ? dir : "/", NULL);
-}
-
-/* Items of one directory share one sync; when it fails none of them may keep
- * its name. */
-static void sync_dirs(hp_spool_item *items, size_t count, bool *done)
-{
-    for (size_t i = 0; i < count; i++) {
-        hp_code r;
-
-        if (done[i])
-            continue;
-        r = sync_dir_of(items[i].final_path);
-        for (size_t j = i; j < count; j++) {
-            if (done[j] || !same_dir(items[i].final_path, items[j].final_path))
-                continue;
-            done[j] = true;
-            if (r == HP_OK)
-                continue;
-            unlink(items[j].final_path);
-            items[j].code = r;
-        }
+    switch (element) {
+    case 0x0002:
+        take_text(m->sop_class.text, HP_UID_SIZE, value, len);
+        break;
+    case 0x0003:
+        take_text(m->sop_instance.text, HP_UID_SIZE, value, len);
+        break;
+    case 0x0010:
+        take_text(m->syntax.text, HP_UID_SIZE, value, len);
+        break;
+    case 0x0016:
+        take_text(m->source_ae, sizeof m->source_ae, value, len);
+        break;
+    default:
+        break;
     }
 }
 
-void hp_spool_commit(hp_spool_item *items, size_t count)
+/* Reads the file meta of a file that we wrote, and stops where the dataset
+ * starts. HP_E_TRUNCATED: it has none. */
+static hp_code read_meta(FILE *f, meta *ret, hp_error *reterr)
 {
-    bool *done = calloc(count ? count : 1, sizeof *done);
+    uint8_t *head = ret->head;
+    size_t n = fread(head, 1, sizeof ret->head, f), at = META_START + 12;
 
-    for (size_t i = 0; i < count; i++) {
-        hp_spool_item *it = &items[i];
-
-        it->code = !done ? HP_E_NO_MEMORY : it->synced ? HP_OK : sync_part(it->part_path);
-        if (it->code == HP_OK && give_name(it->part_path, it->final_path) != 0)
-            it->code = hp_fail_errno(NULL, errno, "naming a slice");
-        if (it->code != HP_OK) {
-            unlink(it->part_path);
-            if (done)
-                done[i] = true;
-        }
-    }
-    if (done)
-        sync_dirs(items, count, done);
-    free(done);
-}
-
-hp_code hp_spool_final_path(const char *part_path, const char *dir, char ret[HP_PATH_MAX],
-                            hp_error *reterr)
-{
-    const char *slash = strrchr(part_path, '/');
-    const char *name = slash ? slash + 1 : part_path;
-    size_t len = strlen(name);
-
-    if (len < 6 || strcmp(name + len - 5, ".part") != 0)
-        return hp_fail(reterr, HP_E_INVALID, "not a part file of the spool");
-    return hp_path_fmt(ret, reterr, "%s/%.*s.dcm", dir, (int)(len - 5), name);
-}
-
-/* ---- comparing and cleaning ---- */
-
-/* Where the dataset starts, and the transfer syntax, in a file that we wrote. */
-static hp_code open_dataset(const char *path, FILE **ret_file, hp_uid *ret_syntax,
-                            hp_error *reterr)
-{
-    uint8_t head[1024];
-    FILE *f = fopen(path, "rbe");
-    size_t n, end, at = META_START + 12;
-    bool found = false;
-
-    if (!f)
-        return hp_fail_errno(reterr, errno, "opening a spool file");
-    n = fread(head, 1, sizeof head, f);
-    end = n < at ? 0 : at + hp_get_u32le(head + META_START + 8);
-    if (end == 0 || end > n || memcmp(head + PREAMBLE, "DICM", 4) != 0) {
-        fclose(f);
-        return hp_fail(reterr, HP_E_CORRUPT, "a spool file without our file meta");
-    }
-    while (at + 8 <= end) {
-        uint16_t element = hp_get_u16le(head + at + 2);
+    ret->end = n < at ? 0 : at + hp_get_u32le(head + META_START + 8);
+    if (ret->end == 0 || ret->end > n || memcmp(head + PREAMBLE, "DICM", 4) != 0)
+        return ferror(f) ? hp_fail(reterr, HP_E_IO, "reading a spool file")
+                         : hp_fail(reterr, HP_E_TRUNCATED,
+                                   "a spool file without our file meta");
+    while (at + 8 <= ret->end) {
         bool ob = head[at + 4] == 'O' && head[at + 5] == 'B';
-        size_t header = ob ? 12 : 8;
-        size_t len;
+        size_t header = ob ? 12 : 8, len;
 
-        if (at + header > end)
+        if (at + header > ret->end)
             break;
         len = ob ? hp_get_u32le(head + at + 8) : hp_get_u16le(head + at + 6);
-        if (len > end - at - header)
+        if (len > ret->end - at - header)
             break;
-        if (element == 0x0010 && len < HP_UID_SIZE) {
-            memcpy(ret_syntax->text, head + at + header, len);
-            ret_syntax->text[len] = 0;
-            found = true;
-        }
+        take_element(ret, hp_get_u16le(head + at + 2), head + at + header, len);
         at += header + len;
     }
-    if (!found || fseek(f, (long)end, SEEK_SET) != 0) {
-        fclose(f);
-        return hp_fail(reterr, HP_E_CORRUPT, "a spool file with damaged file meta");
-    }
-    *ret_file = f;
+    if (!ret->syntax.text[0])
+        return hp_fail(reterr, HP_E_TRUNCATED, "a spool file with damaged file meta");
+    if (fseek(f, (long)ret->end, SEEK_SET) != 0)
+        return hp_fail_errno(reterr, errno, "reading a spool file");
     return HP_OK;
+}
+
+static hp_code open_dataset(const char *path, FILE **ret_file, meta *ret,
+                            hp_error *reterr)
+{
+    *ret_file = fopen(path, "rbe");
+    if (!*ret_file)
+        return hp_fail_errno(reterr, errno, "opening a spool file");
+    return read_meta(*ret_file, ret, reterr);
 }
 
 static hp_code compare(FILE *a, FILE *b, bool *ret_same, hp_error *reterr)
@@ -347,13 +429,13 @@ hp_code hp_spool_same(const char *path_a, const char *path_b, bool *ret_same,
                       hp_error *reterr)
 {
     FILE *a = NULL, *b = NULL;
-    hp_uid sa, sb;
+    meta ma = {.end = 0}, mb = {.end = 0};
     hp_code r;
 
-    r = open_dataset(path_a, &a, &sa, reterr);
+    r = open_dataset(path_a, &a, &ma, reterr);
     if (r == HP_OK)
-        r = open_dataset(path_b, &b, &sb, reterr);
-    if (r == HP_OK && strcmp(sa.text, sb.text) != 0)
+        r = open_dataset(path_b, &b, &mb, reterr);
+    if (r == HP_OK && strcmp(ma.syntax.text, mb.syntax.text) != 0)
         *ret_same = false;
     else if (r == HP_OK)
         r = compare(a, b, ret_same, reterr);
@@ -362,26 +444,6 @@ hp_code hp_spool_same(const char *path_a, const char *path_b, bool *ret_same,
     if (b)
         fclose(b);
     return r;
-}
-
-hp_code hp_spool_remove_parts(const char *dir, size_t *ret_removed, hp_error *reterr)
-{
-    DIR *d = opendir(dir);
-    size_t removed = 0;
-
-    if (!d)
-        return hp_fail_errno(reterr, errno, "reading the spool");
-    for (struct dirent *e; (e = readdir(d));) {
-        size_t len = strlen(e->d_name);
-
-        if (len > 5 && strcmp(e->d_name + len - 5, ".part") == 0 &&
-            unlinkat(dirfd(d), e->d_name, 0) == 0)
-            removed++;
-    }
-    closedir(d);
-    if (ret_removed)
-        *ret_removed = removed;
-    return HP_OK;
 }
 
 /* ---- scanning a file ---- */
@@ -462,4 +524,71 @@ hp_code hp_spool_scan_file(const char *path, uint64_t max_bytes, hp_encoding ass
         *ret_syntax = syntax;
     fclose(f);
     return r;
+}
+
+/* ---- reading back ---- */
+
+void hp_stored_describe(hp_stored *s, const hp_scan_result *found)
+{
+    snprintf(s->study.text, sizeof s->study.text, "%.*s", HP_UID_SIZE - 1, found->study);
+    snprintf(s->series.text, sizeof s->series.text, "%.*s", HP_UID_SIZE - 1,
+             found->series);
+    memcpy(s->modality, found->modality, sizeof s->modality);
+    memcpy(s->accession, found->accession, sizeof s->accession);
+    memcpy(s->study_date, found->study_date, sizeof s->study_date);
+    memcpy(s->patient_digest, found->patient_digest, sizeof s->patient_digest);
+}
+
+/* Does the mark agree with every other byte? `f` stands where the dataset
+ * starts. */
+static hp_code check_mark(FILE *f, const meta *m, uint64_t *ret_bytes, hp_error *reterr)
+{
+    hp_spool_sum sum = {0, 0, 0};
+    uint64_t bytes = m->end;
+    uint8_t mark[MARK], *chunk = malloc(COMPARE_CHUNK);
+
+    if (!chunk)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "reading a spool file");
+    add_bytes(&sum, m->head, m->end - MARK);
+    for (size_t n; (n = fread(chunk, 1, COMPARE_CHUNK, f)) > 0; bytes += n)
+        add_bytes(&sum, chunk, n);
+    free(chunk);
+    if (ferror(f))
+        return hp_fail(reterr, HP_E_IO, "reading a spool file");
+    make_mark(&sum, bytes, mark);
+    if (memcmp(mark, m->head + m->end - MARK, MARK) != 0)
+        return hp_fail(reterr, HP_E_TRUNCATED, "a spool file that is not whole");
+    *ret_bytes = bytes;
+    return HP_OK;
+}
+
+hp_code hp_spool_read_back(const char *path, hp_stored *ret, hp_error *reterr)
+{
+    hp_stored s = {.peer = ""};
+    hp_scan_result found;
+    meta m = {.end = 0};
+    FILE *f = NULL;
+    hp_code r = open_dataset(path, &f, &m, reterr);
+
+    if (r == HP_OK)
+        r = check_mark(f, &m, &s.size_bytes, reterr);
+    if (f)
+        fclose(f);
+    if (r == HP_OK) { /* it has passed once: the limit is its length */
+        r = hp_spool_scan_file(path, s.size_bytes, HP_EXPLICIT_LE, &found, NULL, reterr);
+        if (r == HP_E_TRUNCATED)
+            r = hp_fail(reterr, HP_E_CORRUPT, "a whole file that cannot be scanned");
+    }
+    if (r == HP_OK)
+        r = hp_path_fmt(s.path, reterr, "%s", path);
+    if (r != HP_OK)
+        return r;
+    hp_stored_describe(&s, &found);
+    s.sop_class = m.sop_class;
+    s.sop_instance = m.sop_instance;
+    s.transfer_syntax = m.syntax;
+    s.dataset_bytes = s.size_bytes - m.end;
+    memcpy(s.calling_ae, m.source_ae, sizeof s.calling_ae);
+    *ret = s;
+    return HP_OK;
 }

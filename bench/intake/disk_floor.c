@@ -1,5 +1,6 @@
-/* What the disk alone allows: for each image write, fdatasync, rename, directory
- * sync, and one 4 KiB append with fdatasync in place of the ledger's commit.
+/* The disk alone, in the ordinary durable order: for each image write, fdatasync,
+ * rename, directory sync, and one 4 KiB append with fdatasync in place of the
+ * ledger's commit. (hepar syncs once, docs/adr/0016.)
  *
  *     disk_floor DIR IMAGES BYTES THREADS */
 #include <fcntl.h>

@@ -243,7 +243,7 @@ def main():
         out, _ = door.communicate(timeout=30)
         print(out.decode().splitlines()[-1])
         assert door.returncode == 0, door.returncode
-        assert not glob.glob(folder + "/spool/*.part")
+        assert all(ct_files.marked(p) for p in glob.glob(folder + "/spool/*.dcm"))
         log.seek(0)
         for line in log.read().splitlines():
             assert line[:1] == b"<" and all(32 <= c < 127 for c in line), line

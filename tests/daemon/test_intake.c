@@ -44,7 +44,7 @@ static void test_intake__stores_the_bytes_as_they_came(void **state)
     make_slice(&slice, "1.2.3.1", 512 * 512 * 2);
     client_store(fd, "1.2.3.1", &slice, 16372);
     assert_int_equal(client_status(fd), 0);
-    assert_int_equal(door_files(d, ".dcm"), 1);
+    assert_int_equal(door_slices(d), 1);
     door_read_only_slice(d, &file, &at);
     assert_int_equal(file.len - at, slice.len);
     assert_memory_equal(file.data + at, slice.data, slice.len);
@@ -126,7 +126,7 @@ static void test_intake__fragments_may_be_split_anywhere(void **state)
         assert_true(client_at_eof(fd));
         close(fd);
     }
-    assert_int_equal(door_files(d, ".dcm"), 1);
+    assert_int_equal(door_slices(d), 1);
     door_close(d);
     hp_buf_done(&slice);
     hp_buf_done(&all);
@@ -157,7 +157,7 @@ static void test_intake__command_and_data_may_share_a_pdu(void **state)
     hp_buf_put(&pdu, pdvs.data, pdvs.len);
     assert_true(client_send(fd, pdu.data, pdu.len));
     assert_int_equal(client_status(fd), 0);
-    assert_int_equal(door_files(d, ".dcm"), 1);
+    assert_int_equal(door_slices(d), 1);
     close(fd);
     door_close(d);
     hp_buf_done(&slice);
@@ -182,7 +182,7 @@ static void test_intake__a_second_request_before_the_answer_waits_its_turn(void 
     }
     for (int i = 0; i < 5; i++)
         assert_int_equal(client_status(fd), 0);
-    assert_int_equal(door_files(d, ".dcm"), 5);
+    assert_int_equal(door_slices(d), 5);
     assert_true(client_release(fd));
     close(fd);
     door_close(d);
@@ -377,7 +377,7 @@ static void test_intake__below_the_reserve_nothing_is_taken(void **state)
     usleep(400 * 1000);
     client_store(fd, "1.2.3.1", &slice, 16372);
     assert_int_equal(client_status(fd), 0xA700);
-    assert_int_equal(door_files(d, ".dcm"), 0);
+    assert_int_equal(door_slices(d), 0);
     rq_options_init(&rq);
     put_request(&b, &rq);
     expect_reply(d, &b, 3, "\2\3\1");
@@ -525,7 +525,7 @@ static void test_intake__protocol_violations_are_aborted_with_their_reason(void 
     put_pdata(&b, CONTEXT_CT, 3, cmd.data, cmd.len);
     client_send(fd, b.data, b.len);
     expect_abort(fd, "\0\0");
-    assert_int_equal(door_files(d, ".dcm"), 0);
+    assert_int_equal(door_slices(d), 0);
     door_close(d);
     hp_buf_done(&slice);
     hp_buf_done(&b);
@@ -675,8 +675,8 @@ static void expect_store(door *d, const char *instance, const hp_buf *dataset, i
 
     client_store(fd, instance, dataset, 16372);
     assert_int_equal(client_status(fd), status);
-    assert_int_equal(door_files(d, ".dcm"), 0);
-    assert_int_equal(door_files(d, ".part"), 0);
+    assert_int_equal(door_slices(d), 0);
+    assert_int_equal(door_scraps(d), 0);
     assert_true(client_release(fd));
     close(fd);
 }
@@ -733,7 +733,7 @@ static void test_intake__bad_datasets_get_the_right_status_and_leave_nothing(voi
     client_send(fd, pdus.data, pdus.len);
     assert_int_equal(client_status(fd), 0xC000);
     close(fd);
-    assert_int_equal(door_files(d, ".dcm"), 0);
+    assert_int_equal(door_slices(d), 0);
     door_close(d);
     hp_buf_done(&b);
     hp_buf_done(&cmd);
@@ -868,7 +868,7 @@ static void test_intake__a_drip_of_bytes_is_no_progress(void **state)
     assert_int_equal(client_pdu(fd, &in), 7);
     assert_true(hp_clock_mono_ms() - before < 10000);
     close(fd);
-    assert_true(door_wait_files(d, ".part", 0));
+    assert_true(door_wait(d, door_scraps, 0));
     door_close(d);
     hp_buf_done(&slice);
     hp_buf_done(&b);
@@ -935,7 +935,7 @@ static void test_intake__a_peer_that_goes_away_leaves_nothing(void **state)
 
         client_send(fd, b.data, b.len); /* all but the last-fragment mark */
         if (how == 0)
-            assert_true(door_wait_files(d, ".part", 1));
+            assert_true(door_wait(d, door_scraps, 1));
         if (how == 1)
             setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
         if (how == 2)
@@ -943,9 +943,9 @@ static void test_intake__a_peer_that_goes_away_leaves_nothing(void **state)
         if (how == 3)
             assert_true(client_release(fd)); /* with the message unfinished */
         close(fd);
-        assert_true(door_wait_files(d, ".part", 0));
+        assert_true(door_wait(d, door_scraps, 0));
     }
-    assert_int_equal(door_files(d, ".dcm"), 0);
+    assert_int_equal(door_slices(d), 0);
     door_stats(d, &t);
     assert_int_equal(t.cut_off, 4);
     assert_int_equal(t.open_associations, 0);
@@ -967,7 +967,7 @@ static void test_intake__gone_before_the_answer_keeps_the_slice(void **state)
     make_slice(&slice, "1.2.3.1", 2000);
     client_store(fd, "1.2.3.1", &slice, 16372);
     close(fd);
-    assert_true(door_wait_files(d, ".dcm", 1));
+    assert_true(door_wait(d, door_slices, 1));
     door_close(d);
     hp_buf_done(&slice);
 }

@@ -55,6 +55,8 @@ class Door:
         for path in glob.glob(os.path.join(self.folder, "*.dcm")):
             with open(path, "rb") as f:
                 data = f.read()
+            if not data:
+                continue  # a blank
             start = 144 + int.from_bytes(data[140:144], "little")
             found.append(data[start:])
         return sorted(found)

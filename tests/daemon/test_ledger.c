@@ -2,11 +2,13 @@
  * under TSan like all of daemon/. */
 #include <dirent.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +25,7 @@ typedef struct node {
     hp_config config;
     uv_loop_t loop;
     hp_ledger *ledger;
+    hp_spool *spool;
     int lock;
     pthread_t loop_thread;
     int answers, news;
@@ -66,6 +69,7 @@ static void close_node(node *n)
 static int setup(void **state)
 {
     node *n = calloc(1, sizeof *n);
+    char spool[HP_PATH_MAX];
 
     strcpy(n->dir, "/tmp/hepar-test-XXXXXX");
     assert_non_null(mkdtemp(n->dir));
@@ -73,6 +77,8 @@ static int setup(void **state)
     snprintf(n->config.state_dir, sizeof n->config.state_dir, "%s", n->dir);
     n->loop_thread = pthread_self();
     open_node(n);
+    snprintf(spool, sizeof spool, "%s/spool", n->dir);
+    assert_int_equal(hp_spool_open(spool, &n->spool, NULL), HP_OK);
     *state = n;
     return 0;
 }
@@ -82,11 +88,13 @@ static int teardown(void **state)
     node *n = *state;
 
     close_node(n);
+    hp_spool_free(n->spool);
     hp_path_remove(n->dir, NULL);
     free(n);
     return 0;
 }
 
+/* But for blanks, which are empty. */
 static int files_in(const node *n, const char *folder)
 {
     char path[HP_PATH_MAX];
@@ -96,8 +104,12 @@ static int files_in(const node *n, const char *folder)
 
     snprintf(path, sizeof path, "%s/%s", n->dir, folder);
     dir = opendir(path);
-    while ((entry = readdir(dir)) != NULL)
-        count += entry->d_name[0] != '.';
+    while ((entry = readdir(dir)) != NULL) {
+        struct stat st;
+
+        assert_int_equal(fstatat(dirfd(dir), entry->d_name, &st, 0), 0);
+        count += S_ISREG(st.st_mode) && st.st_size > 0;
+    }
     closedir(dir);
     return count;
 }
@@ -106,16 +118,13 @@ static hp_stored slice(node *n, const char *study, const char *sop, const char *
 {
     hp_stored s = {.calling_ae = "SENDER", .peer = "127.0.0.1", .modality = "CT"};
     hp_spool_file f = HP_SPOOL_FILE_INIT;
-    char spool[HP_PATH_MAX], stem[40];
     hp_error err = HP_ERROR_INIT;
 
-    snprintf(spool, sizeof spool, "%s/spool", n->dir);
-    hp_spool_stem(stem);
-    if (hp_spool_create(&f, spool, stem, CT, sop, EXPLICIT_LE, "SENDER", &err) != HP_OK ||
+    if (hp_spool_create(n->spool, &f, CT, sop, EXPLICIT_LE, "SENDER", &err) != HP_OK ||
         hp_spool_write(&f, bytes, strlen(bytes), &err) != HP_OK ||
-        hp_spool_close(&f, false, &err) != HP_OK)
+        hp_spool_finish(&f, &err) != HP_OK)
         fail_msg("%s", err.msg);
-    snprintf(s.part_path, sizeof s.part_path, "%s", f.path);
+    snprintf(s.path, sizeof s.path, "%s", f.path);
     strcpy(s.sop_class.text, CT);
     strcpy(s.transfer_syntax.text, EXPLICIT_LE);
     snprintf(s.sop_instance.text, HP_UID_SIZE, "%s", sop);
@@ -255,10 +264,16 @@ static void test_ledger__a_failed_commit_leaves_nothing(void **state)
     node *n = *state;
     answer a = {.node = n};
     hp_stored s = slice(n, "1.2", "1.2.3", "pixels");
+    struct rlimit all, none;
 
-    unlink(s.part_path); /* the sync cannot work */
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &all);
+    none = all;
+    none.rlim_cur = 0;
+    setrlimit(RLIMIT_FSIZE, &none); /* the row cannot be written */
     hp_ledger_store(n->ledger, &s, on_answer, &a);
     run_until(n, 1);
+    setrlimit(RLIMIT_FSIZE, &all);
     assert_int_not_equal(a.code, HP_OK);
     assert_int_equal(files_in(n, "spool"), 0);
     assert_int_equal(n->news, 0);
@@ -266,21 +281,22 @@ static void test_ledger__a_failed_commit_leaves_nothing(void **state)
     assert_int_equal(store(n, "1.2", "1.2.4", "pixels").code, HP_OK);
 }
 
-/* A name that is taken must fail the slice, never replace the file. */
 static void test_ledger__one_bad_slice_does_not_fail_its_group(void **state)
 {
     node *n = *state;
     answer good = {.node = n}, bad = {.node = n};
-    hp_stored one = slice(n, "1.2", "1.2.3", "pixels");
-    hp_stored two = slice(n, "1.2", "1.2.4", "pixels");
+    hp_stored one, two;
 
-    unlink(one.part_path);
+    store(n, "1.2", "1.2.3", "pixels");
+    one = slice(n, "1.2", "1.2.3", "pixels");
+    two = slice(n, "1.2", "1.2.4", "pixels");
+    unlink(one.path); /* it cannot be compared with the first */
     hp_ledger_store(n->ledger, &one, on_answer, &bad);
     hp_ledger_store(n->ledger, &two, on_answer, &good);
-    run_until(n, 2);
+    run_until(n, 3);
     assert_int_not_equal(bad.code, HP_OK);
     assert_int_equal(good.code, HP_OK);
-    assert_int_equal(files_in(n, "spool"), 1);
+    assert_int_equal(files_in(n, "spool"), 2);
 }
 
 /* ---- calls ---- */

@@ -16,6 +16,9 @@ import sys
 import tarfile
 import tempfile
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "fixture"))
+import ct_files
+
 FOLDER = os.path.join(os.environ.get("HEPAR_TEST_DATA", sys.argv[2]), "malformed")
 ALLOWED = {0x0000, 0xA900, 0xC000}
 
@@ -142,7 +145,7 @@ def main():
         print(t)
         assert t["received"] == t["stored"] + t["duplicate"] + t["conflict"] + t["refused"], t
         assert len(glob.glob(work + "/*.dcm")) == t["stored"]
-        assert not glob.glob(work + "/*.part")
+        assert all(ct_files.marked(p) for p in glob.glob(work + "/*.dcm"))
         assert t["aborted"] == 0 and t["timed_out"] == 0, t
     finally:
         if door.poll() is None:

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -193,6 +194,54 @@ static void test_db__a_failed_part_dooms_the_whole(void **state)
     assert_int_not_equal(hp_tx_commit(outer, NULL), HP_OK);
 }
 
+/* SQLite finds these before the C library's. */
+static int syncs;
+
+int fdatasync(int fd)
+{
+    syncs++;
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    syncs++;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+/* Commits one slice, or leaves it to be rolled back; how often it was synced. */
+static int syncs_of(ledger_world *w, bool synced, bool commit)
+{
+    hp_auto(hp_tx) *tx = NULL;
+    char name[64];
+    hp_instance in = ledger_world_instance(w, "1.2", "1.2.1", 0, name);
+
+    syncs = 0;
+    assert_int_equal(synced ? hp_tx_begin(w->db, &tx, NULL)
+                            : hp_tx_begin_unsynced(w->db, &tx, NULL),
+                     HP_OK);
+    assert_int_equal(hp_study_add(w->db, &in, NULL), HP_OK);
+    if (commit)
+        assert_int_equal(hp_tx_commit(tx, NULL), HP_OK);
+    return syncs;
+}
+
+static void test_db__only_unsynced_commits_do_not_wait_for_the_disk(void **state)
+{
+    ledger_world *w = *state;
+
+    assert_true(syncs_of(w, true, true) > 0);
+    assert_int_equal(syncs_of(w, false, true), 0);
+    assert_int_equal(syncs_of(w, false, true), 0);
+    assert_true(syncs_of(w, true, true) > 0);
+    assert_int_equal(syncs_of(w, false, false), 0); /* rolled back */
+    assert_true(syncs_of(w, true, true) > 0);
+    assert_int_equal(syncs_of(w, false, true), 0);
+    syncs = 0;
+    assert_int_equal(hp_study_refused(w->db, "", "words", NULL), HP_OK);
+    assert_true(syncs > 0);
+}
+
 #define W(test)                                                                          \
     cmocka_unit_test_setup_teardown(test, ledger_world_setup, ledger_world_teardown)
 
@@ -208,7 +257,8 @@ int main(void)
         W(test_db__a_damaged_ledger_is_seen),
         W(test_db__no_ledger_of_another_kind),
         W(test_db__uncommitted_work_is_rolled_back),
-        W(test_db__a_failed_part_dooms_the_whole)};
+        W(test_db__a_failed_part_dooms_the_whole),
+        W(test_db__only_unsynced_commits_do_not_wait_for_the_disk)};
 
     return cmocka_run_group_tests_name("db", tests, NULL, NULL);
 }

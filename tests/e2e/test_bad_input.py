@@ -27,13 +27,6 @@ def associates(node):
         return a.open()[0] == 2
 
 
-def spooled(node):
-    found = []
-    for folder, _, names in os.walk(os.path.join(node.settings["state_dir"], "spool")):
-        found += [os.path.join(folder, n) for n in names]
-    return sorted(found)
-
-
 def wire_node(folder, use, **changes):
     return use(double_node(folder + "/node", [], **changes)).start()
 
@@ -122,12 +115,12 @@ def bad_datasets_get_a_status_and_leave_nothing(folder, use):
             need(a.open()[0] == 2, f"{name}: no association")
             status = a.store(uid, dataset)
             need(status in wanted, f"{name}: status {status if isinstance(status, str) else hex(status or 0)}")
-        need(spooled(node) == [], f"{name}: left {spooled(node)}")
+        need(world.spooled(node) == [], f"{name}: left {world.spooled(node)}")
     with wire.Association(node.port) as a:  # the line is cut in the middle of a slice
         need(a.open()[0] == 2, "no association")
         a.send(wire.pdata(1, 3, wire.store_rq(wire.CT, "1.2.3.5.1")))
         a.send(wire.pdata(1, 0, good[:40]))
-    world.wait_until(lambda: spooled(node) == [], 20, "the cut slice stays")
+    world.wait_until(lambda: world.spooled(node) == [], 20, "the cut slice stays")
     still_serves(node)
 
 
@@ -141,7 +134,7 @@ def same_uid_other_bytes_goes_to_quarantine(folder, use):
         need(a.store("1.2.3.6.1", first) == 0, "duplicate")
         need(a.store("1.2.3.6.1", other) == 0, "other bytes are still answered 0000")
         a.release()
-    need(len(spooled(node)) == 1, f"the spool holds {len(spooled(node))}")
+    need(len(world.spooled(node)) == 1, f"the spool holds {len(world.spooled(node))}")
     quarantine = os.path.join(node.settings["state_dir"], "quarantine")
     need(len(os.listdir(quarantine)) == 1, "nothing in quarantine")
 
@@ -175,7 +168,7 @@ def a_full_disk_is_a700_and_service_comes_back(folder, use):
             statuses.append(a.store(uid, wire.ct_dataset(uid, tail=tail)))
     need(statuses[0] == 0 and statuses[-1] == 0xA700, f"statuses {statuses}")
     need(set(statuses) == {0, 0xA700}, f"statuses {statuses}")
-    held = len(spooled(node))
+    held = len(world.spooled(node))
     need(held == statuses.count(0), f"{held} files for {statuses.count(0)} Successes")
     run("mount", "-o", "remount,size=64m", state)
     world.wait_until(lambda: associates(node), 20, "still refused, with room again")

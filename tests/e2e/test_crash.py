@@ -47,6 +47,9 @@ def spool_is_tidy(node):
     for folder, _, names in os.walk(state):
         parts = [n for n in names if n.endswith(".part")]
         need(not parts, f"{folder}: left over {parts}")
+    stored = world.json.loads(node.ctl("--json", "status").stdout)["received"]["stored"]
+    held = len(world.spooled(node))
+    need(held == stored, f"{held} files in the spool, {stored} in the ledger")
 
 
 def dies_at_each_point(folder, use):

@@ -57,7 +57,7 @@ def one_fault(folder, use, study, call, error, number):
         stop_traced(node)
     node.start()
     received = world.json.loads(node.ctl("--json", "status").stdout)["received"]
-    spool = os.listdir(os.path.join(node.settings["state_dir"], "spool"))
+    spool = world.spooled(node)
     need(received["stored"] == acked, f"{acked} acknowledged, {received['stored']} in the ledger")
     need(len(spool) == acked, f"{acked} acknowledged, {len(spool)} files")
     need("lost=0" in node.log() or "lost=" not in node.log(), "a row without a file")

@@ -362,6 +362,12 @@ def double_node(folder, peers, **changes):
         {"reading": {"worker_program": double}, "readiness": {"quiet_s": 1}}, changes))
 
 
+def spooled(node):
+    """Every file in a node's spool but the blanks, which are empty."""
+    spool = os.path.join(node.settings["state_dir"], "spool")
+    return sorted(e.path for e in os.scandir(spool) if e.stat().st_size)
+
+
 def dicom_files(folder):
     found = []
     for path, _, names in os.walk(os.path.realpath(folder)):

@@ -234,7 +234,7 @@ class Patches:
     def read(self, files, seed):
         with files.open(seed) as f:
             keys = [k for k in f.keys() if k != "hu"]
-            table = {k: f.get_tensor(k) for k in keys}
+            table = {k: f.get_tensor(k).tolist() for k in keys}
             hu = f.get_slice("hu")
             for i in range(len(table["rect"])):
                 row = {k: v[i] for k, v in table.items()}
@@ -243,7 +243,7 @@ class Patches:
                 label = self.select(row)
                 if label is not None:
                     self.rows.append((seed, label, self.store.keep(data.coarser(hu[i], POOL)),
-                                      (row["rect"] / POOL).tolist(), row))
+                                      [v / POOL for v in row["rect"]], row))
 
 
 def sadt_files(run, accept):

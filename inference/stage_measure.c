@@ -71,6 +71,19 @@ static size_t voxels(const hp_voxel_box *b)
            (size_t)(b->hi[2] - b->lo[2]);
 }
 
+/* A pixel of the key slice's mask inside the box: where the box cuts the mask, its
+ * edge is the outline. */
+static bool in_lesion(const hp_visit *v, const hp_candidate *c, int y, int x)
+{
+    const hp_lesion_map *m = &v->lesions;
+    double my = m->lo_mm[0] + (y + 0.5) * m->spacing_mm;
+    double mx = m->lo_mm[1] + (x + 0.5) * m->spacing_mm;
+
+    return y >= 0 && y < m->n[0] && x >= 0 && x < m->n[1] && my >= c->box_mm.lo[1] &&
+           my < c->box_mm.hi[1] && mx >= c->box_mm.lo[2] && mx < c->box_mm.hi[2] &&
+           m->plane[c->key_slice][(size_t)y * m->n[1] + x];
+}
+
 /* Longest distance between outline pixels of the key slice, and the extent across. */
 static void axes(const hp_visit *v, hp_candidate *c)
 {
@@ -81,17 +94,12 @@ static void axes(const hp_visit *v, hp_candidate *c)
 
     for (int y = 0; y < m->n[0] && at != NULL && m->plane[c->key_slice] != NULL; y++)
         for (int x = 0; x < m->n[1] && count < MAX_OUTLINE; x++) {
-            const uint8_t *p = m->plane[c->key_slice] + (size_t)y * m->n[1] + x;
-            double my = m->lo_mm[0] + (y + 0.5) * m->spacing_mm;
-            double mx = m->lo_mm[1] + (x + 0.5) * m->spacing_mm;
-            bool inner = y > 0 && y + 1 < m->n[0] && x > 0 && x + 1 < m->n[1] && p[-1] &&
-                         p[1] && p[-m->n[1]] && p[m->n[1]];
-
-            if (!*p || inner || my < c->box_mm.lo[1] || my >= c->box_mm.hi[1] ||
-                mx < c->box_mm.lo[2] || mx >= c->box_mm.hi[2])
+            if (!in_lesion(v, c, y, x) ||
+                (in_lesion(v, c, y - 1, x) && in_lesion(v, c, y + 1, x) &&
+                 in_lesion(v, c, y, x - 1) && in_lesion(v, c, y, x + 1)))
                 continue;
-            at[count][0] = my;
-            at[count++][1] = mx;
+            at[count][0] = m->lo_mm[0] + (y + 0.5) * m->spacing_mm;
+            at[count++][1] = m->lo_mm[1] + (x + 0.5) * m->spacing_mm;
         }
     for (int i = 0; i < count; i++)
         for (int j = i; j < count; j++) {

@@ -106,7 +106,7 @@ def export(run, folder, args=None, allow_missing=False):
             doc = json.load(f)
     doc["training"] = {"networks": history, "studies": {
         what: len(run.files(what, lambda s: True).list())
-        for what in ("liver", "detect", "seg", "slices", "candidates")}}
+        for what in ("liver", "detect", "seg", "slices", "primaries", "candidates")}}
     with open(path, "w", encoding="utf-8") as f:
         json.dump(doc, f, indent=1)
         f.write("\n")

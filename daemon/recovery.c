@@ -169,7 +169,11 @@ static void one_row(int64_t study, const char *name, void *payload)
         w->lost = more;
         w->lost_cap = cap;
     }
-    w->lost[w->lost_count++] = (lost){study, strdup(name)};
+    w->lost[w->lost_count] = (lost){study, strdup(name)};
+    if (w->lost[w->lost_count].name == NULL)
+        w->no_memory = true;
+    else
+        w->lost_count++;
 }
 
 /* A whole file may have been answered with Success: it is filed now as it was
@@ -220,7 +224,7 @@ static hp_code check_spool(const hp_config *config, hp_db *db, hp_recovery_count
     if (code == HP_OK && w.no_memory)
         code = hp_fail(reterr, HP_E_NO_MEMORY, "no memory for file names");
     for (size_t i = 0; i < w.lost_count; i++) {
-        if (code == HP_OK && w.lost[i].name != NULL)
+        if (code == HP_OK)
             code = hp_study_file_lost(db, w.lost[i].study, w.lost[i].name, reterr);
         free(w.lost[i].name);
     }

@@ -93,7 +93,7 @@ def step_evaluate(args, plan, run):
         prepare(args, 1_100_000, plan["test400"], "--cohort", "test400", "--evaluate",
                 "--truth-boxes-only", "--bundle", args.out, "--out",
                 os.path.join(metrics, "test400"))
-        prepare(args, 1_100_000, plan["test400"], "--cohort", "test400", "--what", "slices",
+        prepare(args, 1_100_000, plan["test400"], "--cohort", "test400", "--what", "primaries",
                 "--out", args.data)
     evaluate.report(metrics, args.out, run.work, args.data)
     report.write(args.out)

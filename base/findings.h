@@ -25,7 +25,7 @@ enum {
     HP_MAX_TIMINGS = 24
 };
 
-/* A class of the bundle with its code (results.md 4), carried so that reports
+/* A class of the bundle with its code (SNOMED CT or ours), carried so that reports
  * need no table in C. */
 typedef struct hp_class {
     char id[24];    /* "hcc" */

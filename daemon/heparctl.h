@@ -9,7 +9,7 @@
 #include "config/config.h"
 #include "db/db.h"
 
-/* design.md 8 */
+/* Exit codes (heparctl(1)). */
 enum {
     HP_EXIT_DONE = 0,
     HP_EXIT_FAILED = 1,

@@ -37,7 +37,7 @@ typedef struct hp_prepare {
     hp_pipeline *pipeline; /* open when a bundle is given */
 } hp_prepare;
 
-/* The patient of `seed` in the cohort (phantom.md 3). */
+/* The patient of `seed` in the cohort (training/README.md). */
 hp_code hp_prepare_patient(const hp_prepare *o, uint64_t seed, hp_phantom **ret,
                            hp_error *reterr);
 

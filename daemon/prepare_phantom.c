@@ -8,8 +8,8 @@
  *            spacing_mm F32 (3)
  *   slices/  hu I16 (m, 4, S, S); rect F32 (m, 4) y1 x1 y2 x2 in pixels; kind, class,
  *            lesion, rank I32 (m); primary U8 (m); area_mm2, diameter_mm F32 (m)
- *   primaries/  the same, of the largest primary alone and every other slice: more
- *            patients for the four classes at a quarter of the time
+ *   primaries/  the same, of the largest primary's best slice alone: more patients for
+ *            the four classes, a tenth of the time each
  *   seg/     hu I16 (m, 9, S, S); mask U8 (m, S, S); phase I32 (m)
  * Phase order NC, A, V, D. Boxes are edge coordinates.
  */
@@ -538,8 +538,8 @@ static hp_code add_lesion_patch(const hp_phantom *p, patch_rows *rows, int i, in
     return add_patch(p, rows, &b, z, reterr);
 }
 
-/* The largest primary's best slices, largest area first; every step-th of them. */
-static hp_code add_primary(const hp_phantom *p, patch_rows *rows, int step,
+/* The largest primary's best slices, largest area first; `most` of them at most. */
+static hp_code add_primary(const hp_phantom *p, patch_rows *rows, int most,
                            hp_error *reterr)
 {
     const hp_phantom_truth *t = hp_phantom_get_truth(p);
@@ -572,7 +572,7 @@ static hp_code add_primary(const hp_phantom *p, patch_rows *rows, int step,
         area[at] = mm2;
         best[at] = z;
     }
-    for (int k = 0; k < count && r == HP_OK; k += step)
+    for (int k = 0; k < count && k < most && r == HP_OK; k++)
         r = add_lesion_patch(p, rows, i, best[k], area[k], k, reterr);
     return r;
 }
@@ -680,7 +680,7 @@ static hp_code slices_part(const hp_phantom *p, uint64_t seed, const char *path,
 
     if (rows == NULL)
         return HP_E_NO_MEMORY;
-    r = add_primary(p, rows, 1, reterr);
+    r = add_primary(p, rows, PRIMARY_SLICES, reterr);
     for (int i = 0; i < t->n_lesions && r == HP_OK; i++) {
         double area = 0;
         int z = 0;
@@ -709,7 +709,7 @@ static hp_code primaries_part(const hp_phantom *p, uint64_t seed, const char *pa
     (void)seed;
     if (rows == NULL)
         return HP_E_NO_MEMORY;
-    r = add_primary(p, rows, 2, reterr);
+    r = add_primary(p, rows, 1, reterr);
     if (r == HP_OK)
         r = write_patches(path, rows, reterr);
     rows_free(rows);

@@ -425,7 +425,7 @@ static hp_code add_results(hp_db *db, int64_t job, json_t *show, hp_error *reter
     return r == HP_E_EMPTY ? HP_OK : r;
 }
 
-/* What design.md promises is there from the first image on, empty at first. */
+/* What heparctl(1) promises is there from the first image on, empty at first. */
 static void fill_promised(json_t *show)
 {
     static const char *const KEYS[] = {

@@ -18,7 +18,7 @@ hp_code hp_view_status(hp_db *db, json_t **ret, hp_error *reterr);
 hp_code hp_view_studies(hp_db *db, int limit, json_t **ret, hp_error *reterr);
 hp_code hp_view_jobs(hp_db *db, int limit, json_t **ret, hp_error *reterr);
 /* A job by number, or a study by UID (newest revision): everything that
- * explains it (design.md 8). HP_E_NOT_FOUND. */
+ * explains it. HP_E_NOT_FOUND. */
 hp_code hp_view_show(hp_db *db, const char *id, json_t **ret, hp_error *reterr);
 /* id NULL: everything, newest `limit`. */
 hp_code hp_view_events(hp_db *db, const char *id, int limit, json_t **ret,

@@ -169,7 +169,8 @@ double get_time(const places &at, const DcmTagKey &date, const DcmTagKey &time)
     return hp_da_tm_seconds(da, tm);
 }
 
-// networks.md 5: (0008,002A), else (0008,0022)+(0008,0032), else content time.
+// The first that exists: the frame's, (0008,002A), else (0008,0022)+(0008,0032), else
+// content time.
 void get_acquired(const places &at, hp_slice *s)
 {
     char dt[64];

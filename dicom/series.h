@@ -1,5 +1,5 @@
 /* From slices to phases: selection, assembly, and which phase each series is
- * (design.md 4, networks.md 5). Plain C over headers; pixels are read only by
+ * (docs/adr/0010). Plain C over headers; pixels are read only by
  * hp_assembly_load().
  *
  * A "stack" below is what one acquisition reconstructed once: planes of one

@@ -26,7 +26,7 @@ hp_geom hp_crop_body_grid(const hp_geom *g);
  * share that a table or a wire does not. Falls back to the whole grid. */
 hp_box hp_crop_body(const hp_geom *coarse, const int16_t *hu);
 
-/* The liver network's grid over venous grid `v` (networks.md 4): spacing and
+/* The liver network's grid over venous grid `v`: spacing and
  * in-plane size as given, centred on the body; along z it covers the whole
  * scan, at least n[0] planes. Returned geometry has n = {nz, n[1], n[2]}. */
 hp_geom hp_crop_liver_grid(const hp_geom *v, const hp_box *body, const int n[3],
@@ -60,7 +60,7 @@ hp_code hp_crop_stack(int z, int nz, double z_spacing_mm, int count, double inte
                       const int n[2], hp_plane_fn *plane, void *payload, int16_t *ret,
                       hp_error *reterr);
 
-/* Side of the square SaDT crop (networks.md 2.2): `base` unless a side of the
+/* Side of the square SaDT crop: `base` unless a side of the
  * box plus two rings is longer; then the next multiple of 32. */
 int hp_crop_sadt_side(double box_h_px, double box_w_px, int base, int ring_px);
 

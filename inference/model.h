@@ -1,4 +1,4 @@
-/* A model bundle: bundle.yaml read and checked, weights loaded (bundle.md).
+/* A model bundle: bundle.yaml read and checked, weights loaded.
  *
  * Everything is verified here, before anything runs: schema, unknown keys (named
  * with their line), hashes, tensor keys and shapes, finite values. After

@@ -1,4 +1,4 @@
-/* The networks of networks.md as graphs, from a bundle's parameters alone.
+/* The networks as graphs, from a bundle's parameters alone.
  *
  * Keys and stage names are those of training/nets: golden tensors hold both
  * sides equal. A builder appends to an empty graph whose size it is told; after

@@ -1,4 +1,4 @@
-/* CenterNet-3D on a stacked hourglass with strides per axis (networks.md 1). The
+/* CenterNet-3D on a stacked hourglass with strides per axis. The
  * same code builds hg3d-xs and the 569 M parameters of the paper's width. */
 #include "inference/net.h"
 

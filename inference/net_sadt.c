@@ -1,5 +1,5 @@
 /* SaDT: a dilated ResNet, the encoding under the lesion's mask, a linear layer
- * (networks.md 2). The binary form is the key-slice filter's. */
+ * (paper, eq. 4-6). The binary form is the key-slice filter's. */
 #include "inference/net.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* U-Net in 3D (liver3d) and in 2D with slices as channels (seg25d); level 0 of
- * the 3D form convolves 1x3x3, because its voxels are flat (networks.md 4, 3.2). */
+ * the 3D form convolves 1x3x3, because its voxels are flat. */
 #include "inference/net.h"
 
 #include <stdio.h>

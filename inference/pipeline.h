@@ -29,7 +29,7 @@ typedef struct hp_pipeline_options {
     const char *device; /* "auto" "cpu" "cuda" */
     hp_missing_phase missing_phase;
     bool liver_check_off; /* run on even when the liver's sanity gates fail */
-    bool evaluate;        /* always a class for the top candidate (networks.md 3.2) */
+    bool evaluate;        /* always a class for the top candidate, primary or not */
     /* (optional) called with every stage's tensor: name such as "detect.V.hm",
      * float data, dims[rank]; for hepar-prepare and golden tests. */
     void (*on_tensor)(const char *name, const float *data, const int *dims, int rank,

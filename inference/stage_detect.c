@@ -1,5 +1,4 @@
-/* CenterNet-3D on each phase's crop, decoding, and the merge across phases
- * (networks.md 1.2, 8). */
+/* CenterNet-3D on each phase's crop, decoding, and the merge across phases. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

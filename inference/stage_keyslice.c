@@ -1,5 +1,4 @@
-/* seg25d on the slices that candidates meet, and each candidate's key slice
- * (networks.md 3.2). */
+/* seg25d on the slices that candidates meet, and each candidate's key slice. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

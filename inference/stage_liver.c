@@ -1,6 +1,6 @@
 /* The liver: network on the whole scan at 4 x 3 x 3 mm in overlapping z windows,
  * largest part, holes filled, logits resampled to the V grid and cut at the
- * threshold (networks.md 4). */
+ * threshold. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

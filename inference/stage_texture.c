@@ -1,5 +1,5 @@
-/* The key-slice filter (binary SaDT) and the four-class ensemble (networks.md 2,
- * 3.2): four phases of the key slice, the box's rectangle as the mask. */
+/* The key-slice filter (binary SaDT) and the four-class ensemble (paper,
+ * eq. 4-6): four phases of the key slice, the box's rectangle as the mask. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

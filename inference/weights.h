@@ -1,4 +1,4 @@
-/* The weights of one network: f32 arrays by key (bundle.md "Tensor keys").
+/* The weights of one network: f32 arrays by key.
  *
  * A builder takes each key with the shape it needs. The first missing or
  * misshapen key sticks and hp_weights_finish() reports it; a key that nobody
@@ -21,7 +21,7 @@ typedef struct hp_weights hp_weights;
  * finite. */
 hp_code hp_weights_from(const hp_safetensors *s, const char *prefix, hp_weights **ret,
                         hp_error *reterr);
-/* Seeded He weights by bundle.md's rules, made when a key is taken: for networks
+/* Seeded He weights (finite in fp16 at any width), made when a key is taken: for networks
  * that exist as parameters only. */
 hp_code hp_weights_random(uint64_t seed, hp_weights **ret, hp_error *reterr);
 void hp_weights_free(hp_weights *w);

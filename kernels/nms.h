@@ -1,4 +1,4 @@
-/* Greedy box suppression and the merge across phases (networks.md 8). */
+/* Greedy box suppression and the merge across phases (inference/stage_detect.c). */
 #ifndef HP_KERNELS_NMS_H
 #define HP_KERNELS_NMS_H
 

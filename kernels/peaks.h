@@ -1,4 +1,4 @@
-/* Peaks of a heat map (networks.md 1.2): a voxel that no neighbour of its
+/* Peaks of a heat map (CenterNet's pooling test): a voxel that no neighbour of its
  * 3x3x3 block beats. Inside an equal plateau the lowest linear index wins, so
  * clamped plateaus give one peak, not many. */
 #ifndef HP_KERNELS_PEAKS_H

@@ -60,7 +60,7 @@ SMALL = {
                             "classes": 4, "mask_input": False},
                  "rest": {"vote": "majority", "temperature": 1.0}},
 }
-# The paper's widths (networks.md 1.4 B full, 2.2 stride 8): parameters only, for sites.
+# The paper's widths (Hourglass-104, ResNet-50 at stride 8): parameters only, for sites.
 WIDE = {"window": INPUT["window"]}
 PAPER_PATCH = {**WIDE, "spacing_mm": 0.7, "crop": 256, "ring_px": 16}
 PAPER = {
@@ -181,7 +181,7 @@ def write_yaml(doc, path):
 
 
 def random_states(stages, seed=1):
-    """Seeded weights of bundle.md "Random weights": finite in fp16 at any width."""
+    """Seeded weights for a bundle without files (inference/weights.h): finite in fp16 at any width."""
     torch.manual_seed(seed)
     states = {}
     for spec in stages.values():

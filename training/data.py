@@ -17,7 +17,7 @@ from .bundle import INPUT, LESION_INPUT
 
 
 def window(hu, spec=LESION_INPUT):
-    """HU -> network input (networks.md 0), with a stage's `input`."""
+    """HU -> network input with a stage's `input`."""
     lo, hi = spec["window"]
     x = (hu.float().clamp(lo, hi) - lo) / (hi - lo)
     return (x - spec["mean"]) / spec["std"]

@@ -1,4 +1,4 @@
-"""Boxes out of heatmaps and their merge across phases (networks.md 1.2, 8).
+"""Boxes out of heatmaps and their merge across phases (kernels/peaks.h, nms.h).
 
 The C pipeline decides; this twin serves validation during training.
 """

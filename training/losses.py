@@ -1,4 +1,4 @@
-"""Losses and targets as networks.md 1.2, 1.3 and 2.2 state them."""
+"""Losses and targets: CenterNet's heatmap, offset and size; SaDT's weighted focal loss."""
 import math
 
 import torch

@@ -61,7 +61,7 @@ def table(head, rows):
 
 def page(doc):
     out = ["# The bundle `models/small`, measured", "",
-           "Trained and measured on synthetic phantoms only (phantom.md's cohorts). It proves the",
+           "Trained and measured on synthetic phantoms only (training/README.md). It proves the",
            "machinery and says nothing about patients. Intervals: 95 %, bootstrap over patients.", ""]
     t = doc.get("test108")
     if t:

@@ -482,7 +482,7 @@ class EvenPool:
         return pool[self.rng.randrange(len(pool))]
 
 
-# What the bundle's report sets beside SaDT (networks.md 7, phantom.md 4): same data,
+# What the bundle's report sets beside SaDT: same data,
 # same fold, same minutes, one model each.
 ABLATIONS = {
     "mask off": ("abl_nomask", {"mask": False}),

@@ -1,6 +1,7 @@
 /* The shipped bundle against PyTorch on one phantom (tests/golden/small.safetensors,
  * training/golden_bundle.py): inputs come from the seed through hepar-prepare's own
- * code, outputs must agree as in bundle.md. Skipped where the bundle is not. */
+ * code, outputs must agree within the bundle's tolerance. Skipped where the bundle is
+ * not. */
 #include "tests/inference/world.h"
 
 #include <math.h>

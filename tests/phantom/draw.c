@@ -1,6 +1,5 @@
 /* Draws a patient's body, organs and scans from the seed. Every group has its
- * own stream of random numbers. Sizes are millimetres; see phantom.md's tables
- * for the laws of the figures. */
+ * own stream of random numbers. Sizes are millimetres. */
 #include <string.h>
 
 #include "tests/phantom/phantom_internal.h"

@@ -1,4 +1,4 @@
-/* Draws the focal lesions: the tables of phantom.md 1 and where each lies. */
+/* Draws the focal lesions: what each class looks like and where each lies. */
 #include <string.h>
 
 #include "tests/phantom/phantom_internal.h"

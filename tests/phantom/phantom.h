@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-/* Class index = order of the bundle's outputs (networks.md 2.2). */
+/* Class index = order of the bundle's outputs. */
 enum {
     HP_PH_HCC = 0,
     HP_PH_ICC = 1,

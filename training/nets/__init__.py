@@ -1,4 +1,4 @@
-"""The networks of networks.md, one class for each `arch` of bundle.yaml.
+"""The networks in PyTorch, one class for each `arch` of bundle.yaml.
 
 Each network exists in two forms with one body. The training form has batch norm
 after its convolutions; the folded form has a bias instead, and its state_dict

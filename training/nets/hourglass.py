@@ -1,4 +1,4 @@
-"""CenterNet-3D on a stacked hourglass (networks.md 1), strides per axis.
+"""CenterNet-3D on a stacked hourglass (paper, detection), strides per axis.
 
 Stages: `stem.conv`, `stem.res`; for stack s from 0 and level l, outermost first
 (5..1): `hg{s}.l{l}.up1`, `.low1`, `.low2` (l = 1 only), `.low3`, `.out` (up1 + the

@@ -1,4 +1,4 @@
-"""SaDT (networks.md 2): dilated ResNet, encoding under the lesion's mask, FC.
+"""SaDT (paper, eq. 4-6): dilated ResNet, encoding under the lesion's mask, FC.
 
 params: depth 18 or 50, width, output_stride 8 or 32, D, K, classes, mask_input; in
 training also `pool` (encode | gap) and `mask` (false switches delta off), for the

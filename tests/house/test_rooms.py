@@ -56,7 +56,7 @@ LIBC = set("""
     ftw.h getopt.h glob.h grp.h immintrin.h inttypes.h limits.h locale.h malloc.h math.h
     netdb.h netinet/in.h netinet/tcp.h omp.h poll.h pthread.h pwd.h sched.h semaphore.h
     setjmp.h signal.h stdarg.h stdatomic.h stdbool.h stddef.h stdint.h stdio.h stdlib.h
-    stdnoreturn.h string.h strings.h syslog.h termios.h time.h unistd.h
+    stdnoreturn.h string.h strings.h syslog.h termios.h time.h ucontext.h unistd.h
     cpuid.h linux/close_range.h linux/limits.h linux/magic.h spawn.h
     """.split())
 STANDARD_CPP = re.compile(r"[a-z_]+")  # <vector>, <cstring>: no dot

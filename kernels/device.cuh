@@ -85,7 +85,7 @@ template <typename T> __device__ __forceinline__ void hp_store(T *p, float v)
     hp_set(*p, v);
 }
 
-/* V neighbours of one type, moved at once: V is 1, or fills 16 bytes. */
+/* V neighbours of one type, moved at once: at most 16 bytes. */
 template <typename T, int V> struct alignas(sizeof(T) * V) hp_pack {
     T v[V];
 };
@@ -96,7 +96,7 @@ template <typename T> constexpr int hp_wide = (int)(16 / sizeof(T));
 template <typename T, int V>
 __device__ __forceinline__ hp_pack<T, V> hp_load_pack(const T *p)
 {
-    static_assert(V == 1 || sizeof(T) * V == 16, "one value or 16 bytes");
+    static_assert(sizeof(T) * V <= 16, "one load");
 #ifndef __CUDACC__
     if ((uintptr_t)p % (sizeof(T) * V) != 0)
         hp_host::fault("a load of %d values is not aligned", V);
@@ -112,6 +112,20 @@ __device__ __forceinline__ void hp_store_pack(T *p, const hp_pack<T, V> &v)
         hp_host::fault("a store of %d values is not aligned", V);
 #endif
     *reinterpret_cast<hp_pack<T, V> *>(p) = v;
+}
+
+/* V neighbours as floats, in as few loads as 16 bytes allow; p is aligned to them. */
+template <typename T, int V>
+__device__ __forceinline__ void hp_load_floats(const T *p, float *v)
+{
+    constexpr int W = V < hp_wide<T> ? V : hp_wide<T>;
+
+    for (int i = 0; i < V; i += W) {
+        hp_pack<T, W> part = hp_load_pack<T, W>(p + i);
+
+        for (int k = 0; k < W; k++)
+            v[i + k] = hp_float(part.v[k]);
+    }
 }
 
 template <typename T> __host__ __device__ __forceinline__ T hp_min(T a, T b)

@@ -513,6 +513,13 @@ template <typename T> static inline T atomicMax(T *at, T v)
     return old;
 }
 
+static inline unsigned __float_as_uint(float f)
+{
+    unsigned u;
+
+    memcpy(&u, &f, sizeof u);
+    return u;
+}
 static inline int __popc(unsigned v)
 {
     return __builtin_popcount(v);

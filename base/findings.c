@@ -44,7 +44,7 @@ void hp_findings_init(hp_findings *f)
     for (int i = 0; i < HP_MAX_CANDIDATES; i++) {
         hp_candidate *c = &f->candidates[i];
 
-        c->key_slice = -1;
+        c->key_slice = c->key_number = -1;
         c->p_primary = -1;
         for (int p = 0; p < HP_PHASES; p++)
             c->hu_lesion[p] = c->hu_liver[p] = NAN;
@@ -151,9 +151,10 @@ static json_t *phase_list(unsigned mask)
 static json_t *candidate_json(const hp_candidate *c)
 {
     return json_pack(
-        "{si,so,so,so,si,so,sb,so,so,so,so,so}", "rank", c->rank, "score",
+        "{si,so,so,so,si,so,so,sb,so,so,so,so,so}", "rank", c->rank, "score",
         real_or_null(c->score), "box_mm", box_json(&c->box_mm), "phases",
-        phase_list(c->phases), "key_slice", c->key_slice, "key_area_mm2",
+        phase_list(c->phases), "key_slice", c->key_slice, "key_number",
+        c->key_number < 0 ? json_null() : json_integer(c->key_number), "key_area_mm2",
         real_or_null(c->key_area_mm2), "key_fallback", c->key_fallback, "p_primary",
         c->p_primary < 0 ? json_null() : real_or_null(c->p_primary), "hu", hu_json(c),
         "volume_ml", real_or_null(c->volume_ml), "long_axis_mm",
@@ -400,6 +401,9 @@ static void read_candidate(reader *r, const json_t *j, hp_candidate *c)
             c->phases |= 1u << p;
     }
     c->key_slice = get_int(r, j, "key_slice", -1, INT32_MAX);
+    c->key_number = json_is_integer(json_object_get(j, "key_number"))
+                        ? get_int(r, j, "key_number", 0, INT32_MAX)
+                        : -1;
     c->key_area_mm2 = get_real(r, j, "key_area_mm2");
     c->key_fallback = get_bool(r, j, "key_fallback");
     p_primary = json_object_get(j, "p_primary");

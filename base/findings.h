@@ -38,7 +38,8 @@ typedef struct hp_candidate {
     double score; /* detection confidence */
     hp_box box_mm;
     unsigned phases; /* bit i: hp_phase i contributed */
-    int key_slice;   /* -1: not determined */
+    int key_slice;   /* on the V grid, from the feet; -1: not determined */
+    int key_number;  /* InstanceNumber of V's image there, as a viewer shows it; -1 */
     double key_area_mm2;
     bool key_fallback; /* no outline to speak of: central slice, HU of an ellipsoid */
     double p_primary;  /* KSF; -1: KSF did not run */

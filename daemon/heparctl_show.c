@@ -241,7 +241,7 @@ static void cell_number(hp_table *t, const json_t *value, int decimals, double f
 static void print_candidates(const json_t *show)
 {
     hp_table *t =
-        hp_table_new("RANK>|SCORE>|PRIMARY>|SLICE>|LONG MM>|SHORT MM>|VOLUME ML>|"
+        hp_table_new("RANK>|SCORE>|PRIMARY>|IMAGE>|LONG MM>|SHORT MM>|VOLUME ML>|"
                      "PHASES");
     size_t i, k;
     json_t *row, *phase;
@@ -253,7 +253,7 @@ static void print_candidates(const json_t *show)
         hp_table_fmt(t, "%" PRId64, hp_json_int(row, "rank", 0));
         cell_number(t, get(row, "score"), 2, 1);
         cell_number(t, get(row, "p_primary"), 2, 1);
-        hp_table_fmt(t, "%" PRId64, hp_json_int(row, "key_slice", -1) + 1);
+        cell_number(t, get(row, "key_number"), 0, 1);
         cell_number(t, get(row, "long_axis_mm"), 0, 1);
         cell_number(t, get(row, "short_axis_mm"), 0, 1);
         cell_number(t, get(row, "volume_ml"), 1, 1);

@@ -220,7 +220,7 @@ static void take_object(hp_job_result *res, const hp_report_object *from)
 static hp_code write_objects(run *w, hp_error *reterr)
 {
     const hp_job_options *o = w->req->options;
-    const hp_findings *f = &w->res->findings;
+    hp_findings *f = &w->res->findings;
     hp_result_identity id = {.study_uid = f->study_uid, .created_ms = w->req->created_ms};
     hp_report rep = {
         .findings = f,
@@ -241,6 +241,8 @@ static hp_code write_objects(run *w, hp_error *reterr)
     int count = 0;
     hp_code r;
 
+    for (int i = 0; i < f->candidate_count; i++)
+        f->candidates[i].key_number = hp_report_key_number(&rep, i);
     if (f->outcome == HP_OUTCOME_UNSUITABLE && !o->report_unsuitable)
         return HP_OK;
     snprintf(id.installation_id, sizeof id.installation_id, "%s",

@@ -76,7 +76,8 @@ static void print_candidate(const hp_findings *f, int i)
         printf("  no outline     ");
     else
         printf("  %5.1f x %4.1f mm", c->long_axis_mm, c->short_axis_mm);
-    printf("  key slice %d", c->key_slice);
+    if (c->key_number >= 0)
+        printf("  image %d", c->key_number);
     if (c->p_primary >= 0)
         printf("  p(primary) %.2f", c->p_primary);
     printf("\n");

@@ -77,6 +77,9 @@ bool hp_report_is_measurement(const hp_findings *f);
  * candidate from report_min on (key images: the first HP_REPORT_PICTURES_MAX). Index into
  * findings->candidates of the n-th, -1 past the end. */
 int hp_report_lesion(const hp_findings *f, int n);
+/* InstanceNumber of the venous image nearest to candidate `index`'s key slice: what a
+ * radiologist finds in a viewer. -1: there is none. */
+int hp_report_key_number(const hp_report *r, int index);
 
 typedef struct hp_report_object {
     hp_result_kind kind;

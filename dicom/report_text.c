@@ -153,6 +153,15 @@ int hp_report__key_slice(const hp_findings *f, const hp_candidate *c)
     return z < 0 ? 0 : z;
 }
 
+int hp_report_key_number(const hp_report *r, int index)
+{
+    const hp_findings *f = r->findings;
+    const hp_slice *s =
+        hp_report__source(r, HP_PHASE_V, hp_report__key_slice(f, &f->candidates[index]));
+
+    return s != NULL ? s->instance_number : -1;
+}
+
 const hp_slice *hp_report__source(const hp_report *r, hp_phase p, int z)
 {
     const hp_findings *f = r->findings;

@@ -45,6 +45,7 @@ static void fill(hp_findings *f)
         c->box_mm = (hp_box){{1.1, 2.2, 3.3}, {40.7, 50, 61.0 / 3}};
         c->phases = 1u << HP_PHASE_A | 1u << HP_PHASE_V;
         c->key_slice = 17;
+        c->key_number = i == 0 ? 44 : -1;
         c->key_area_mm2 = 123.456;
         c->key_fallback = i == 1;
         c->p_primary = i == 0 ? 0.7 : -1;

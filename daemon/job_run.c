@@ -48,6 +48,14 @@ static void pipeline_progress(const char *stage, double fraction, void *payload)
         progress(r->now, stage, fraction);
 }
 
+static void pipeline_note(const char *line, void *payload)
+{
+    const hp_job_runner *r = payload;
+
+    if (r->now != NULL && r->now->on_note != NULL)
+        r->now->on_note(line, r->now->payload);
+}
+
 static void lap(run *w, const char *name)
 {
     int64_t now = hp_clock_mono_ms();
@@ -104,6 +112,7 @@ static hp_code open_pipeline(run *w, hp_error *reterr)
     opt.liver_check_off = runner->options.liver_check_off;
     opt.evaluate = runner->options.evaluate;
     opt.on_progress = pipeline_progress;
+    opt.on_note = pipeline_note;
     opt.payload = runner;
     r = hp_pipeline_open(runner->options.bundle, &opt, &opened, reterr);
     if (r != HP_OK)

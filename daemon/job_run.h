@@ -57,6 +57,8 @@ typedef struct hp_job_request {
     /* (optional) the report of an earlier revision, which this one supersedes */
     const hp_result_predecessor *predecessor;
     void (*on_progress)(const char *stage, double fraction, void *payload);
+    /* (optional) a line for the log: which device serves, and why */
+    void (*on_note)(const char *line, void *payload);
     void *payload;
 } hp_job_request;
 

@@ -46,6 +46,12 @@ static void tell_progress(const char *stage, double fraction, void *payload)
                                   stage, "fraction", fraction));
 }
 
+static void log_note(const char *line, void *payload)
+{
+    (void)payload;
+    hp_log(HP_LOG_INFO, "worker %s", line);
+}
+
 static json_t *reason_text(const char *text)
 {
     json_t *j = json_string(text);
@@ -129,6 +135,7 @@ static hp_code do_run(hp_job_runner *runner, const json_t *msg, ticket *t,
         .created_ms = hp_json_int(msg, "created_ms", 0),
         .predecessor = take_predecessor(msg, &before) ? &before : NULL,
         .on_progress = tell_progress,
+        .on_note = log_note,
         .payload = t,
     };
     hp_code r;
@@ -183,7 +190,8 @@ static void limit_resources(void)
     setrlimit(RLIMIT_FSIZE, &file_size);
 }
 
-static void serve(hp_job_runner *runner, const json_t *msg, hp_job_options *o,
+/* False: the device is lost to this process, and hepard starts another. */
+static bool serve(hp_job_runner *runner, const json_t *msg, hp_job_options *o,
                   hp_job_result *res)
 {
     ticket t = {.job = hp_json_int(msg, "job", 0), .run = hp_json_int(msg, "run", 0)};
@@ -192,17 +200,18 @@ static void serve(hp_job_runner *runner, const json_t *msg, hp_job_options *o,
 
     if (strcmp(hp_json_str(msg, "do", ""), "look") == 0) {
         look(msg, o);
-        return;
+        return true;
     }
     if (strcmp(hp_json_str(msg, "do", ""), "run") != 0) {
         hp_log(HP_LOG_WARNING, "worker message skipped reason=unknown");
-        return;
+        return true;
     }
     memset(res, 0, sizeof *res);
     hp_findings_init(&res->findings);
     hp_crash_point("worker.claimed");
     r = do_run(runner, msg, &t, o, res, &e);
     tell_done(&t, res, r, &e);
+    return r != HP_E_DEVICE;
 }
 
 /* hepar-worker --check BUNDLE [DEVICE]: may hepard start with this bundle? */
@@ -244,7 +253,11 @@ static int serve_hepard(hp_job_runner *runner, hp_job_options *o, hp_job_result 
             hp_log(HP_LOG_ERROR, "worker message unreadable code=%s", hp_code_name(r));
             break;
         }
-        serve(runner, msg, o, res);
+        if (!serve(runner, msg, o, res)) {
+            hp_log(HP_LOG_ERROR, "worker ends reason=\"the device failed\"");
+            json_decref(msg);
+            break;
+        }
         json_decref(msg);
     }
     return 0;

@@ -1,21 +1,132 @@
 /* Which back end serves. */
 #include "inference/backend.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
+
+#include "inference/module.h"
+
+const char *hp_backend_why(const hp_backend *b)
+{
+    return b->why;
+}
+
+const char *hp_backend_describe(const hp_backend *b, char *ret, size_t size)
+{
+    if (b->spare == NULL)
+        snprintf(ret, size, "%s", b->ops->describe(b));
+    else
+        snprintf(ret, size, "%s; in part %s", b->ops->describe(b),
+                 b->spare->ops->describe(b->spare));
+    return ret;
+}
+
+void hp_backend_note(const hp_backend *b, const char *fmt, ...)
+{
+    char line[400];
+    va_list args;
+
+    if (b->opt.on_note == NULL)
+        return;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    b->opt.on_note(line, b->opt.payload);
+}
+
+/* `words`: why this one. */
+static hp_code open_one(const hp_backend_ops *ops, const hp_backend_options *opt,
+                        const char *words, hp_backend **ret, hp_error *reterr)
+{
+    hp_backend *b = NULL;
+    hp_code r = ops->open(opt, &b, reterr);
+
+    if (r != HP_OK)
+        return r;
+    b->opt = *opt;
+    snprintf(b->why, sizeof b->why, "%s", words);
+    *ret = b;
+    return HP_OK;
+}
+
+static hp_code open_cuda(const hp_backend_options *opt, const char *words,
+                         hp_backend **ret, hp_error *reterr)
+{
+    const hp_backend_ops *ops = NULL;
+    hp_code r = hp_module_load(opt->module, &ops, reterr);
+
+    return r == HP_OK ? open_one(ops, opt, words, ret, reterr) : r;
+}
+
+static hp_code open_best(const hp_backend_options *opt, hp_backend **ret,
+                         hp_error *reterr)
+{
+    hp_error no_cuda = HP_ERROR_INIT;
+
+    if (open_cuda(opt, "a GPU that serves", ret, &no_cuda) == HP_OK)
+        return HP_OK;
+    return open_one(&hp_backend_cpu, opt, no_cuda.msg, ret, reterr);
+}
+
+hp_code hp_backend_open_with(const hp_backend_options *opt, hp_backend **ret,
+                             hp_error *reterr)
+{
+    hp_backend *b = NULL;
+    hp_code r;
+
+    if (strcmp(opt->device, "auto") == 0) {
+        r = open_best(opt, &b, reterr);
+    } else if (strcmp(opt->device, "cuda") == 0) {
+        r = open_cuda(opt, "asked for", &b, reterr);
+        if (r == HP_E_NOT_FOUND) /* for the caller it is all one: there is none */
+            r = hp_fail(NULL, HP_E_UNSUPPORTED, "no module");
+        if (r != HP_OK)
+            return hp_wrap(reterr, r, "device cuda");
+    } else if (strcmp(opt->device, "cpu") == 0) {
+        r = open_one(&hp_backend_cpu, opt, "asked for", &b, reterr);
+    } else {
+        return hp_fail(reterr, HP_E_INVALID, "device %.20s: auto, cpu or cuda",
+                       opt->device);
+    }
+    if (r != HP_OK)
+        return r;
+    hp_backend_note(b, "device=%s asked=%s what=\"%s\" why=\"%s\"", b->ops->name,
+                    opt->device, b->ops->describe(b), b->why);
+    *ret = b;
+    return HP_OK;
+}
 
 hp_code hp_backend_open(const char *device, int threads, hp_backend **ret,
                         hp_error *reterr)
 {
-    if (strcmp(device, "cuda") == 0)
-        return hp_fail(reterr, HP_E_UNSUPPORTED,
-                       "device cuda: this build has no CUDA module");
-    if (strcmp(device, "cpu") != 0 && strcmp(device, "auto") != 0)
-        return hp_fail(reterr, HP_E_INVALID, "device %.20s: auto, cpu or cuda", device);
-    return hp_backend_cpu.open(threads, ret, reterr);
+    hp_backend_options opt = HP_BACKEND_OPTIONS_INIT;
+
+    opt.device = device;
+    opt.threads = threads;
+    return hp_backend_open_with(&opt, ret, reterr);
+}
+
+hp_code hp_backend_spare(hp_backend *b, hp_backend **ret, hp_error *reterr)
+{
+    hp_code r;
+
+    if (b->ops == &hp_backend_cpu || strcmp(b->opt.device, "auto") != 0)
+        return hp_fail(reterr, HP_E_UNSUPPORTED, "no other device");
+    if (b->spare == NULL) {
+        r = open_one(&hp_backend_cpu, &b->opt, "the GPU's memory is full", &b->spare,
+                     reterr);
+        if (r != HP_OK)
+            return r;
+    }
+    *ret = b->spare;
+    return HP_OK;
 }
 
 void hp_backend_close(hp_backend *b)
 {
-    if (b != NULL)
-        b->ops->close(b);
+    if (b == NULL)
+        return;
+    hp_backend_close(b->spare);
+    b->ops->close(b);
 }

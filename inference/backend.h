@@ -1,8 +1,8 @@
 /* What runs a planned graph: a struct of function pointers that each device
  * fills in. A stage never asks which one it has.
  *
- * CPU: backend_cpu.c (oneDNN). CUDA comes as a module loaded at run time and
- * fills the same struct; hp_backend_open("auto" | "cuda") is where it is found.
+ * CPU: backend_cpu.c (oneDNN). CUDA: inference/cuda/, a module that is loaded at
+ * run time (module.h), so that one package serves hosts with and without a GPU.
  */
 #ifndef HP_INFERENCE_BACKEND_H
 #define HP_INFERENCE_BACKEND_H
@@ -20,35 +20,74 @@ typedef struct hp_exec hp_exec; /* a compiled graph */
 typedef void hp_stage_fn(const hp_graph *g, const hp_stage_name *s, const float *data,
                          void *payload);
 
+/* Strings and payload must outlive the back end. */
+typedef struct hp_backend_options {
+    const char *device; /* "auto" "cpu" "cuda" */
+    int threads;        /* 0: all cores this process may use */
+    /* (optional) the module's file; NULL: $HEPAR_CUDA_MODULE, else beside the
+     * program in a build tree, else where packages put it */
+    const char *module;
+    const char *precision;  /* cuda: "fp16" "bf16"; sums are fp32 */
+    const char *plan_cache; /* (optional) cuda: a file that remembers plans */
+    /* (optional) hears what an admin may want to know: which device and why, a
+     * plan that was struck off, a network that moved to the CPU. One line each. */
+    void (*on_note)(const char *line, void *payload);
+    void *payload;
+} hp_backend_options;
+#define HP_BACKEND_OPTIONS_INIT                                                          \
+    {                                                                                    \
+        "auto", 0, NULL, "fp16", NULL, NULL, NULL                                        \
+    }
+
 typedef struct hp_backend_ops {
-    const char *name; /* "cpu" */
-    hp_code (*open)(int threads, hp_backend **ret, hp_error *reterr);
+    const char *name; /* "cpu" "cuda" */
+    /* HP_E_UNSUPPORTED says why there is no such device here. */
+    hp_code (*open)(const hp_backend_options *opt, hp_backend **ret, hp_error *reterr);
     void (*close)(hp_backend *b);
     /* "oneDNN 2.6.3, 2 threads": for reports and logs. */
     const char *(*describe)(const hp_backend *b);
     /* Reorders weights, creates primitives and scratch. `g` is planned, borrowed,
-     * and outlives the result. */
+     * and outlives the result. HP_E_NO_MEMORY: the device is full, others go on. */
     hp_code (*compile)(hp_backend *b, const hp_graph *g, hp_exec **ret, hp_error *reterr);
     void (*release)(hp_exec *e);
     /* in[i]: input i (NDHWC). out[i]: room for the i-th named output, in the order
      * they were named; NULL skips one. HP_E_NUMERIC names the first stage with a
-     * value that is not finite. on_stage is optional. */
+     * value that is not finite. HP_E_DEVICE: the process cannot use the device any
+     * more, and should end. on_stage is optional. */
     hp_code (*run)(hp_exec *e, const float *const *in, float *const *out,
                    hp_stage_fn *on_stage, void *payload, hp_error *reterr);
 } hp_backend_ops;
 
+/* A back end fills in `ops`; the rest is backend.c's. */
 struct hp_backend {
     const hp_backend_ops *ops;
+    hp_backend_options opt;
+    hp_backend *spare; /* the CPU, opened when a network found no room */
+    char why[200];
 };
 
 extern const hp_backend_ops hp_backend_cpu;
 
-/* device: "auto" "cpu" "cuda"; threads 0: all cores this process may use.
- * "cuda" fails hard where there is none; "auto" takes the best. */
+/* "cuda" fails hard where there is none; "auto" takes CUDA where it works and the
+ * CPU elsewhere, and tells opt->on_note which and why. */
+hp_code hp_backend_open_with(const hp_backend_options *opt, hp_backend **ret,
+                             hp_error *reterr);
+/* The same with defaults for all else. */
 hp_code hp_backend_open(const char *device, int threads, hp_backend **ret,
                         hp_error *reterr);
 void hp_backend_close(hp_backend *b);
 HP_AUTO_DEFINE(hp_backend, hp_backend_close)
+
+/* "cuda: ..., in part cpu: ..." once a network has moved. Returns ret. */
+const char *hp_backend_describe(const hp_backend *b, char *ret, size_t size);
+/* Why this device and no other: "asked for", "no CUDA module ...". */
+const char *hp_backend_why(const hp_backend *b);
+/* Where a network runs that found no room on `b`: the CPU, with "auto" alone.
+ * `b` owns the result. HP_E_UNSUPPORTED: nowhere. */
+hp_code hp_backend_spare(hp_backend *b, hp_backend **ret, hp_error *reterr);
+/* printf to opt->on_note. */
+void hp_backend_note(const hp_backend *b, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 
 #ifdef __cplusplus
 }

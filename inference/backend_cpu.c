@@ -86,7 +86,7 @@ static void cpu_close(hp_backend *b)
     free(c);
 }
 
-static hp_code cpu_open(int threads, hp_backend **ret, hp_error *reterr)
+static hp_code cpu_open(const hp_backend_options *opt, hp_backend **ret, hp_error *reterr)
 {
     cpu *c = calloc(1, sizeof *c);
     const dnnl_version_t *v = dnnl_version();
@@ -95,7 +95,7 @@ static hp_code cpu_open(int threads, hp_backend **ret, hp_error *reterr)
     if (c == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "CPU back end");
     c->base.ops = &hp_backend_cpu;
-    c->threads = threads > 0 ? threads : omp_get_num_procs();
+    c->threads = opt->threads > 0 ? opt->threads : omp_get_num_procs();
     snprintf(c->words, sizeof c->words, "cpu: oneDNN %d.%d.%d, %d threads", v->major,
              v->minor, v->patch, c->threads);
     r = translate(reterr, dnnl_engine_create(&c->engine, dnnl_cpu, 0), "engine");

@@ -28,6 +28,17 @@ static hp_code make_runners(hp_pipeline *p, hp_error *reterr)
     return HP_OK;
 }
 
+static hp_code open_backend(hp_pipeline *p, hp_error *reterr)
+{
+    hp_backend_options opt = HP_BACKEND_OPTIONS_INIT;
+
+    opt.device = p->device;
+    opt.threads = p->opt.threads;
+    opt.on_note = p->opt.on_note;
+    opt.payload = p->opt.payload;
+    return hp_backend_open_with(&opt, &p->backend, reterr);
+}
+
 hp_code hp_pipeline_open(const char *bundle_dir, const hp_pipeline_options *opt,
                          hp_pipeline **ret, hp_error *reterr)
 {
@@ -42,7 +53,7 @@ hp_code hp_pipeline_open(const char *bundle_dir, const hp_pipeline_options *opt,
     p->opt.device = p->device;
     r = hp_model_load(bundle_dir, false, &p->model, reterr);
     if (r == HP_OK)
-        r = hp_backend_open(p->device, opt->threads, &p->backend, reterr);
+        r = open_backend(p, reterr);
     if (r == HP_OK)
         r = make_runners(p, reterr);
     if (r == HP_OK)
@@ -235,8 +246,7 @@ static void start_findings(hp_visit *v)
     snprintf(f->bundle_version, sizeof f->bundle_version, "%s", m->version);
     snprintf(f->bundle_sha256, sizeof f->bundle_sha256, "%s", m->sha256);
     snprintf(f->intended_use, sizeof f->intended_use, "%s", m->intended_use);
-    snprintf(f->device, sizeof f->device, "%s",
-             v->p->backend->ops->describe(v->p->backend));
+    hp_backend_describe(v->p->backend, f->device, sizeof f->device);
     memset(&v->p->detail, 0, sizeof v->p->detail);
 }
 
@@ -324,6 +334,8 @@ hp_code hp_pipeline_run(hp_pipeline *p, const hp_volume *const native[HP_PHASES]
 
     omp_set_num_threads(p->opt.threads > 0 ? p->opt.threads : omp_get_num_procs());
     r = visit(&v, reterr);
+    /* a network may have moved on the way */
+    hp_backend_describe(p->backend, f->device, sizeof f->device);
     if (r == HP_OK)
         r = liver_volume(&v, &liver, reterr);
     for (int phase = 0; phase < HP_PHASES; phase++) {

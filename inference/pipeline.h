@@ -36,11 +36,13 @@ typedef struct hp_pipeline_options {
                       void *payload);
     /* (optional) progress for `heparctl wait`: stage name and 0..1. */
     void (*on_progress)(const char *stage, double fraction, void *payload);
+    /* (optional) one line an admin may want to see: hp_backend_options.on_note. */
+    void (*on_note)(const char *line, void *payload);
     void *payload;
 } hp_pipeline_options;
 #define HP_PIPELINE_OPTIONS_INIT                                                         \
     {                                                                                    \
-        0, "auto", HP_MISSING_DETECT_ONLY, false, false, NULL, NULL, NULL                \
+        0, "auto", HP_MISSING_DETECT_ONLY, false, false, NULL, NULL, NULL, NULL          \
     }
 
 /* Reads and checks the bundle (hashes, shapes), builds the networks. The error

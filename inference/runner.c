@@ -1,4 +1,7 @@
-/* Compiled networks by size: a handful, the least recently used goes first. */
+/* Compiled networks by size: a handful, the least recently used goes first.
+ *
+ * A network that finds no room on its device moves to the CPU where the device was
+ * not asked for by name, and stays there: memory that was short will be again. */
 #include "inference/runner.h"
 
 #include <stdlib.h>
@@ -10,6 +13,7 @@ typedef struct compiled {
     int size[3];
     unsigned long used;
     hp_graph *graph;
+    hp_backend *b; /* made the exec */
     hp_exec *exec;
 } compiled;
 
@@ -35,10 +39,10 @@ hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w,
     return HP_OK;
 }
 
-static void drop(hp_runner *r, compiled *c)
+static void drop(compiled *c)
 {
     if (c->exec != NULL)
-        r->b->ops->release(c->exec);
+        c->b->ops->release(c->exec);
     hp_graph_free(c->graph);
     *c = (compiled){0};
 }
@@ -48,7 +52,7 @@ void hp_runner_free(hp_runner *r)
     if (r == NULL)
         return;
     for (int i = 0; i < SIZES; i++)
-        drop(r, &r->slot[i]);
+        drop(&r->slot[i]);
     free(r);
 }
 
@@ -68,12 +72,13 @@ static hp_code find(hp_runner *r, const int size[3], compiled **ret, hp_error *r
         if (s->used < oldest->used)
             oldest = s;
     }
-    drop(r, oldest);
+    drop(oldest);
     c = hp_net_build(&r->params, r->weights, size, &oldest->graph, reterr);
     if (c == HP_OK)
         c = r->b->ops->compile(r->b, oldest->graph, &oldest->exec, reterr);
+    oldest->b = r->b;
     if (c != HP_OK) {
-        drop(r, oldest);
+        drop(oldest);
         return c;
     }
     memcpy(oldest->size, size, sizeof oldest->size);
@@ -82,14 +87,36 @@ static hp_code find(hp_runner *r, const int size[3], compiled **ret, hp_error *r
     return HP_OK;
 }
 
+/* After `full`: moves to the spare device, where there is one. */
+static bool move(hp_runner *r, const hp_error *full)
+{
+    hp_backend *spare = NULL;
+
+    if (hp_backend_spare(r->b, &spare, NULL) != HP_OK)
+        return false;
+    hp_backend_note(r->b, "network moved to=%s error=\"%s\"", spare->ops->name,
+                    full->msg);
+    for (int i = 0; i < SIZES; i++)
+        drop(&r->slot[i]);
+    r->b = spare;
+    return true;
+}
+
 hp_code hp_runner_run(hp_runner *r, const int size[3], const float *const *in,
                       float *const *out, hp_stage_fn *on_stage, void *payload,
                       hp_error *reterr)
 {
-    compiled *c = NULL;
-    hp_code code = find(r, size, &c, reterr);
+    for (;;) {
+        compiled *c = NULL;
+        hp_error e = HP_ERROR_INIT;
+        hp_code code = find(r, size, &c, &e);
 
-    if (code != HP_OK)
+        if (code == HP_OK)
+            code = c->b->ops->run(c->exec, in, out, on_stage, payload, &e);
+        if (code == HP_E_NO_MEMORY && move(r, &e))
+            continue;
+        if (code != HP_OK && reterr != NULL)
+            *reterr = e;
         return code;
-    return r->b->ops->run(c->exec, in, out, on_stage, payload, reterr);
+    }
 }

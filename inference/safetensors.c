@@ -28,7 +28,7 @@ static const struct {
     [HP_DTYPE_I32] = {"I32", 4},   [HP_DTYPE_U8] = {"U8", 1},
 };
 
-size_t hp_dtype_size(hp_dtype t)
+size_t hp_tensor_type_size(hp_tensor_type t)
 {
     return DTYPES[t].size;
 }
@@ -123,7 +123,7 @@ static hp_code read_entry(hp_tensor *t, const json_t *entry, const uint8_t *body
     if (d == HP_DTYPES)
         return hp_fail(reterr, HP_E_CORRUPT, "tensor %s: dtype %.12s is not taken",
                        t->name, dtype);
-    t->dtype = (hp_dtype)d;
+    t->dtype = (hp_tensor_type)d;
     from = json_integer_value(json_array_get(offsets, 0));
     to = json_integer_value(json_array_get(offsets, 1));
     if (json_array_size(offsets) != 2 || from < 0 || to < from || (size_t)to > body_len ||

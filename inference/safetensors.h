@@ -20,7 +20,7 @@ extern "C" {
 
 enum { HP_TENSOR_RANK = 6 };
 
-typedef enum hp_dtype {
+typedef enum hp_tensor_type {
     HP_DTYPE_F32,
     HP_DTYPE_F16,
     HP_DTYPE_BF16,
@@ -28,14 +28,14 @@ typedef enum hp_dtype {
     HP_DTYPE_I32,
     HP_DTYPE_U8,
     HP_DTYPES
-} hp_dtype;
+} hp_tensor_type;
 
-size_t hp_dtype_size(hp_dtype t);
+size_t hp_tensor_type_size(hp_tensor_type t);
 
 /* One tensor; `data` is borrowed from whoever made it. */
 typedef struct hp_tensor {
     const char *name;
-    hp_dtype dtype;
+    hp_tensor_type dtype;
     int rank, dim[HP_TENSOR_RANK];
     const void *data;
 } hp_tensor;

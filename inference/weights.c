@@ -20,7 +20,7 @@ typedef struct entry {
 struct hp_weights {
     entry *entry;
     int count, cap;
-    bool random;
+    bool random, blank;
     uint64_t seed;
     hp_error error;
 };
@@ -112,6 +112,15 @@ hp_code hp_weights_random(uint64_t seed, hp_weights **ret, hp_error *reterr)
     return HP_OK;
 }
 
+hp_code hp_weights_blank(hp_weights **ret, hp_error *reterr)
+{
+    hp_code r = hp_weights_random(0, ret, reterr);
+
+    if (r == HP_OK)
+        (*ret)->blank = true;
+    return r;
+}
+
 /* --- random weights ---------------------------------------------------- */
 
 static uint64_t mix(uint64_t z)
@@ -179,7 +188,7 @@ const float *hp_weights_take(hp_weights *w, const char *key, const int *dim, int
 
     if (e == NULL && w->random) {
         e = add(w, key, dim, rank);
-        if (e != NULL)
+        if (e != NULL && !w->blank)
             fill_random(w, e);
     }
     if (e == NULL)

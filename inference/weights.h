@@ -24,6 +24,9 @@ hp_code hp_weights_from(const hp_safetensors *s, const char *prefix, hp_weights 
 /* Seeded He weights (finite in fp16 at any width), made when a key is taken: for networks
  * that exist as parameters only. */
 hp_code hp_weights_random(uint64_t seed, hp_weights **ret, hp_error *reterr);
+/* Shapes alone, for looking at a network's graph: the values must not be read, and
+ * memory is not touched, so that 569 M parameters cost none. */
+hp_code hp_weights_blank(hp_weights **ret, hp_error *reterr);
 void hp_weights_free(hp_weights *w);
 HP_AUTO_DEFINE(hp_weights, hp_weights_free)
 

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         return 0;
     for (int i = 0; i < hp_safetensors_count(s); i++) {
         const hp_tensor *t = hp_safetensors_at(s, i);
-        size_t n = hp_tensor_count(t), size = n * hp_dtype_size(t->dtype);
+        size_t n = hp_tensor_count(t), size = n * hp_tensor_type_size(t->dtype);
         float *f;
 
         CHECK(size <= len);

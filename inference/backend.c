@@ -1,7 +1,6 @@
 /* Which back end serves. */
 #include "inference/backend.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,19 +19,6 @@ const char *hp_backend_describe(const hp_backend *b, char *ret, size_t size)
         snprintf(ret, size, "%s; in part %s", b->ops->describe(b),
                  b->spare->ops->describe(b->spare));
     return ret;
-}
-
-void hp_backend_note(const hp_backend *b, const char *fmt, ...)
-{
-    char line[400];
-    va_list args;
-
-    if (b->opt.on_note == NULL)
-        return;
-    va_start(args, fmt);
-    vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
-    b->opt.on_note(line, b->opt.payload);
 }
 
 /* `words`: why this one. */
@@ -114,8 +100,7 @@ hp_code hp_backend_spare(hp_backend *b, hp_backend **ret, hp_error *reterr)
     if (b->ops == &hp_backend_cpu || strcmp(b->opt.device, "auto") != 0)
         return hp_fail(reterr, HP_E_UNSUPPORTED, "no other device");
     if (b->spare == NULL) {
-        r = open_one(&hp_backend_cpu, &b->opt, "the GPU's memory is full", &b->spare,
-                     reterr);
+        r = open_one(&hp_backend_cpu, &b->opt, "not on the GPU", &b->spare, reterr);
         if (r != HP_OK)
             return r;
     }

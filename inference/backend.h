@@ -47,7 +47,8 @@ typedef struct hp_backend_ops {
     /* "oneDNN 2.6.3, 2 threads": for reports and logs. */
     const char *(*describe)(const hp_backend *b);
     /* Reorders weights, creates primitives and scratch. `g` is planned, borrowed,
-     * and outlives the result. HP_E_NO_MEMORY: the device is full, others go on. */
+     * and outlives the result. HP_E_NO_MEMORY: the device is full; HP_E_UNSUPPORTED:
+     * it cannot compute this network. Others go on. */
     hp_code (*compile)(hp_backend *b, const hp_graph *g, hp_exec **ret, hp_error *reterr);
     void (*release)(hp_exec *e);
     /* in[i]: input i (NDHWC). out[i]: room for the i-th named output, in the order
@@ -62,7 +63,7 @@ typedef struct hp_backend_ops {
 struct hp_backend {
     const hp_backend_ops *ops;
     hp_backend_options opt;
-    hp_backend *spare; /* the CPU, opened when a network found no room */
+    hp_backend *spare; /* the CPU, opened when a network could not run here */
     char why[200];
 };
 
@@ -82,7 +83,7 @@ HP_AUTO_DEFINE(hp_backend, hp_backend_close)
 const char *hp_backend_describe(const hp_backend *b, char *ret, size_t size);
 /* Why this device and no other: "asked for", "no CUDA module ...". */
 const char *hp_backend_why(const hp_backend *b);
-/* Where a network runs that found no room on `b`: the CPU, with "auto" alone.
+/* Where a network runs that cannot run on `b`: the CPU, with "auto" alone.
  * `b` owns the result. HP_E_UNSUPPORTED: nowhere. */
 hp_code hp_backend_spare(hp_backend *b, hp_backend **ret, hp_error *reterr);
 /* printf to opt->on_note. */

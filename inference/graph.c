@@ -330,20 +330,28 @@ static size_t padded(const hp_value *v)
     return (hp_value_count(v) + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
 }
 
-/* The lowest place where `v` meets none of the placed values alive with it. */
-static size_t lowest_gap(const hp_graph *g, const hp_value *v, const int *placed,
-                         int count)
+typedef struct layout {
+    const hp_graph *g;
+    const size_t *size;
+    size_t *at;
+    int *order; /* those that need room, largest first */
+    int count;
+} layout;
+
+/* The lowest place where value `i` meets none of the `placed` first ones that are
+ * alive with it. */
+static size_t lowest_gap(const layout *l, int i, int placed)
 {
-    size_t at = 0, size = padded(v);
+    size_t at = 0;
 
     for (bool moved = true; moved;) {
         moved = false;
-        for (int i = 0; i < count; i++) {
-            const hp_value *o = &g->value[placed[i]];
-            size_t lo = (size_t)o->offset, hi = lo + padded(o);
+        for (int k = 0; k < placed; k++) {
+            int o = l->order[k];
 
-            if (overlap_in_time(v, o) && at < hi && lo < at + size) {
-                at = hi;
+            if (overlap_in_time(&l->g->value[i], &l->g->value[o]) &&
+                at < l->at[o] + l->size[o] && l->at[o] < at + l->size[i]) {
+                at = l->at[o] + l->size[o];
                 moved = true;
             }
         }
@@ -351,62 +359,85 @@ static size_t lowest_gap(const hp_graph *g, const hp_value *v, const int *placed
     return at;
 }
 
-static void place(hp_graph *g, int *order)
+hp_code hp_graph_lay_out(const hp_graph *g, const size_t *size, size_t *ret_at,
+                         size_t *ret_total, hp_error *reterr)
 {
-    int count = 0, placed = 0;
+    layout l = {.g = g, .size = size, .at = ret_at};
+    size_t total = 0;
 
+    l.order = malloc((size_t)(g->value_count + 1) * sizeof *l.order);
+    if (l.order == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "planning");
+    for (int i = 0; i < g->value_count; i++)
+        if (size[i] > 0)
+            l.order[l.count++] = i;
+    for (int i = 1; i < l.count; i++) /* few values, so insertion */
+        for (int j = i; j > 0 && size[l.order[j]] > size[l.order[j - 1]]; j--) {
+            int t = l.order[j];
+
+            l.order[j] = l.order[j - 1];
+            l.order[j - 1] = t;
+        }
+    for (int k = 0; k < l.count; k++) {
+        int i = l.order[k];
+
+        ret_at[i] = lowest_gap(&l, i, k);
+        if (ret_at[i] + size[i] > total)
+            total = ret_at[i] + size[i];
+    }
+    free(l.order);
+    *ret_total = total;
+    return HP_OK;
+}
+
+/* A storage lives to its last tenant. */
+static void extend_roots(hp_graph *g)
+{
     for (int i = 0; i < g->value_count; i++) {
         hp_value *v = &g->value[i], *root = &g->value[v->root];
 
-        if (v->input >= 0) {
-            v->offset = HP_GRAPH_EXTERNAL;
-            continue;
-        }
-        if (v != root) { /* roots come first, so a storage lives to its last tenant */
-            root->last = v->last > root->last ? v->last : root->last;
-            continue;
-        }
-        order[count++] = i;
+        if (v->input < 0 && v != root && v->last > root->last)
+            root->last = v->last;
     }
-    for (int i = 1; i < count; i++) /* largest first; few values, so insertion */
-        for (int j = i; j > 0 && hp_value_count(&g->value[order[j]]) >
-                                     hp_value_count(&g->value[order[j - 1]]);
-             j--) {
-            int t = order[j];
+}
 
-            order[j] = order[j - 1];
-            order[j - 1] = t;
-        }
-    for (; placed < count; placed++) {
-        hp_value *v = &g->value[order[placed]];
-        size_t at = lowest_gap(g, v, order, placed);
+static hp_code place(hp_graph *g, size_t *size, size_t *at, hp_error *reterr)
+{
+    hp_code r;
 
-        v->offset = (ptrdiff_t)at;
-        if (at + padded(v) > g->arena_floats)
-            g->arena_floats = at + padded(v);
+    for (int i = 0; i < g->value_count; i++) {
+        const hp_value *v = &g->value[i];
+
+        size[i] = v->input < 0 && v->root == i ? padded(v) : 0;
     }
-    for (int i = 0; i < g->value_count; i++)
-        if (g->value[i].input < 0)
-            g->value[i].offset = g->value[g->value[i].root].offset;
+    r = hp_graph_lay_out(g, size, at, &g->arena_floats, reterr);
+    for (int i = 0; i < g->value_count && r == HP_OK; i++) {
+        hp_value *v = &g->value[i];
+
+        v->offset = v->input >= 0 ? HP_GRAPH_EXTERNAL : (ptrdiff_t)at[v->root];
+    }
+    return r;
 }
 
 hp_code hp_graph_plan(hp_graph *g, hp_error *reterr)
 {
-    int *order;
+    size_t *room; /* sizes, then places */
+    hp_code r;
 
     if (g->error.code != HP_OK) {
         if (reterr != NULL)
             *reterr = g->error;
         return g->error.code;
     }
-    order = malloc((size_t)(g->value_count + 1) * sizeof *order);
-    if (order == NULL)
+    room = calloc((size_t)(2 * g->value_count + 1), sizeof *room);
+    if (room == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "planning");
     find_lifetimes(g);
     share_storage(g);
-    place(g, order);
-    free(order);
-    return HP_OK;
+    extend_roots(g);
+    r = place(g, room, room + g->value_count, reterr);
+    free(room);
+    return r;
 }
 
 double hp_graph_gmac(const hp_graph *g)

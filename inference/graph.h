@@ -111,6 +111,11 @@ void hp_graph_output(hp_graph *g, int value, const char *name);
 
 /* Lays the values out in the arena. */
 hp_code hp_graph_plan(hp_graph *g, hp_error *reterr);
+/* The same for a device that stores values its own way: size[value] in any unit, 0:
+ * no room. Values alive at the same time do not overlap; nothing is shared, so
+ * in_place and root do not hold there. The graph is planned. */
+hp_code hp_graph_lay_out(const hp_graph *g, const size_t *size, size_t *ret_at,
+                         size_t *ret_total, hp_error *reterr);
 
 double hp_graph_gmac(const hp_graph *g);
 

@@ -1,7 +1,8 @@
 /* Compiled networks by size: a handful, the least recently used goes first.
  *
- * A network that finds no room on its device moves to the CPU where the device was
- * not asked for by name, and stays there: memory that was short will be again. */
+ * A network that finds no room on its device, or no way to compute one of its
+ * layers there, moves to the CPU where the device was not asked for by name, and
+ * stays there: memory that was short will be again. */
 #include "inference/runner.h"
 
 #include <stdlib.h>
@@ -87,15 +88,14 @@ static hp_code find(hp_runner *r, const int size[3], compiled **ret, hp_error *r
     return HP_OK;
 }
 
-/* After `full`: moves to the spare device, where there is one. */
-static bool move(hp_runner *r, const hp_error *full)
+/* Moves to the spare device, where there is one. */
+static bool move(hp_runner *r, const hp_error *why)
 {
     hp_backend *spare = NULL;
 
     if (hp_backend_spare(r->b, &spare, NULL) != HP_OK)
         return false;
-    hp_backend_note(r->b, "network moved to=%s error=\"%s\"", spare->ops->name,
-                    full->msg);
+    hp_backend_note(r->b, "network moved to=%s error=\"%s\"", spare->ops->name, why->msg);
     for (int i = 0; i < SIZES; i++)
         drop(&r->slot[i]);
     r->b = spare;
@@ -113,7 +113,7 @@ hp_code hp_runner_run(hp_runner *r, const int size[3], const float *const *in,
 
         if (code == HP_OK)
             code = c->b->ops->run(c->exec, in, out, on_stage, payload, &e);
-        if (code == HP_E_NO_MEMORY && move(r, &e))
+        if ((code == HP_E_NO_MEMORY || code == HP_E_UNSUPPORTED) && move(r, &e))
             continue;
         if (code != HP_OK && reterr != NULL)
             *reterr = e;

@@ -43,7 +43,8 @@ LIBRARIES = [
     (r"(cairo/)?cairo.*\.h", r"dicom/.*"),
     (r"(oneapi/)?(dnnl/)?dnnl.*\.h", r"inference/.*"),
     (r"cudnn.*\.h", r"inference/.*"),
-    (r"cuda.*\.h", r"kernels/.*"),
+    # memory and stream capture are the back end's, and stand in one file there
+    (r"cuda.*\.h", r"kernels/.*|inference/cuda/gpu\.c"),
     (r"uv\.h", r"daemon/.*"),
     (r"openssl/.*", r"daemon/.*"),
     (r"microhttpd\.h", r"daemon/.*"),

@@ -1,0 +1,560 @@
+/* The CUDA back end without a GPU: everything but the device itself. Host memory
+ * and a plain convolution stand in for it (host_gpu.h), the kernels run in their
+ * host build; each network must give what the CPU back end gives. */
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "base/path.h"
+#include "inference/cuda/backend_cuda.h"
+#include "inference/net.h"
+#include "tests/inference/host_gpu.h"
+#include "tests/inference/world.h"
+
+static char notes[4096];
+
+static void on_note(const char *line, void *payload)
+{
+    (void)payload;
+    snprintf(notes + strlen(notes), sizeof notes - strlen(notes), "%s\n", line);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    host_gpu_reset();
+    notes[0] = '\0';
+    return 0;
+}
+
+/* Nothing of the device is kept once all is closed. */
+static int teardown(void **state)
+{
+    (void)state;
+    return host.live == 0 ? 0 : -1;
+}
+
+static hp_code try_open(const char *precision, const char *cache, hp_backend **ret,
+                        hp_error *err)
+{
+    static hp_backend_options opt;
+    hp_code r;
+
+    opt = (hp_backend_options)HP_BACKEND_OPTIONS_INIT;
+    opt.device = "cuda";
+    opt.precision = precision;
+    opt.plan_cache = cache;
+    opt.on_note = on_note;
+    r = hp_backend_cuda.open(&opt, ret, err);
+    if (r == HP_OK)
+        (*ret)->opt = opt; /* what backend.c does */
+    return r;
+}
+
+static hp_backend *open_cuda(const char *precision, const char *cache)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_backend *b = NULL;
+
+    assert_ok(try_open(precision, cache, &b, &err), &err);
+    return b;
+}
+
+/* --- networks ---------------------------------------------------------- */
+
+enum { OUTPUTS = 3 };
+
+typedef struct network {
+    const char *arch, *params;
+    int size[3];
+} network;
+
+static const network LIVER = {
+    "unet3d", "{\"widths\":[8,16,24],\"strides\":[[1,1,1],[1,2,2],[2,2,2]]}", {5, 9, 11}};
+static const network DETECTOR = {
+    "hourglass3d",
+    "{\"stacks\":2,\"dims\":[12,16,24],\"modules\":[1,1,2],\"stem\":8,"
+    "\"stem_kernel\":[3,7,7],\"stem_stride\":[1,2,2],\"res_stride\":[2,2,2],"
+    "\"hg_strides\":[[1,2,2],[2,2,2]]}",
+    {6, 26, 22}};
+static const network SEG = {"unet25d", "{\"slices\":9,\"widths\":[8,16]}", {1, 21, 19}};
+static const network TEXTURE = {
+    "sadt",
+    "{\"depth\":18,\"width\":0.125,\"output_stride\":8,\"D\":20,\"K\":5,\"classes\":4,"
+    "\"mask_input\":true}",
+    {1, 40, 40}};
+static const network BOTTLENECK = {
+    "sadt",
+    "{\"depth\":50,\"width\":0.0625,\"output_stride\":8,\"D\":16,\"K\":4,\"classes\":2,"
+    "\"mask_input\":false}",
+    {1, 33, 33}};
+static const network THIN = {
+    "unet3d", "{\"widths\":[6,10],\"strides\":[[1,1,1],[1,2,2]]}", {4, 8, 8}};
+
+typedef struct world {
+    hp_weights *w;
+    hp_graph *g;
+    float *in[2];
+    float *out[OUTPUTS];
+    size_t out_count[OUTPUTS];
+    int outputs;
+} world;
+
+static float *some_floats(size_t n, uint32_t seed, bool mask)
+{
+    float *f = malloc(n * sizeof *f);
+
+    assert_non_null(f);
+    for (size_t i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        f[i] = mask ? (float)(seed >> 31) : (float)(seed >> 8) * 0x1p-23f - 1.0f;
+    }
+    return f;
+}
+
+static world make_world(const network *n)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_net_params p;
+    json_t *j = NULL;
+    world a = {0};
+    int inputs = 0;
+
+    assert_ok(hp_json_parse(n->params, strlen(n->params), &j, &err), &err);
+    assert_ok(hp_net_params_read(n->arch, j, NULL, &p, &err), &err);
+    json_decref(j);
+    assert_ok(hp_weights_random(3, &a.w, &err), &err);
+    assert_ok(hp_net_build(&p, a.w, n->size, &a.g, &err), &err);
+    for (int v = 0; v < a.g->value_count; v++)
+        if (a.g->value[v].input >= 0) {
+            a.in[inputs] =
+                some_floats(hp_value_count(&a.g->value[v]), (uint32_t)v, inputs > 0);
+            inputs++;
+        }
+    for (int s = 0; s < a.g->stage_count; s++)
+        if (a.g->stage[s].output) {
+            a.out_count[a.outputs] = hp_value_count(&a.g->value[a.g->stage[s].value]);
+            a.out[a.outputs] = calloc(a.out_count[a.outputs], sizeof(float));
+            assert_non_null(a.out[a.outputs++]);
+        }
+    return a;
+}
+
+static void done_world(world *a)
+{
+    for (int i = 0; i < 2; i++)
+        free(a->in[i]);
+    for (int i = 0; i < a->outputs; i++)
+        free(a->out[i]);
+    hp_graph_free(a->g);
+    hp_weights_free(a->w);
+}
+
+/* Stages one after another, to compare with another back end's. */
+typedef struct film {
+    float *data[64];
+    size_t count[64];
+    int stages;
+} film;
+
+static void record(const hp_graph *g, const hp_stage_name *s, const float *data,
+                   void *payload)
+{
+    film *f = payload;
+    size_t n = hp_value_count(&g->value[s->value]);
+
+    assert_true(f->stages < 64);
+    f->data[f->stages] = malloc(n * sizeof(float));
+    assert_non_null(f->data[f->stages]);
+    memcpy(f->data[f->stages], data, n * sizeof(float));
+    f->count[f->stages++] = n;
+}
+
+static void done_film(film *f)
+{
+    for (int i = 0; i < f->stages; i++)
+        free(f->data[i]);
+}
+
+/* Root mean square of the difference, as a part of the values' own. */
+static double distance(const float *a, const float *b, size_t n)
+{
+    double d = 0, s = 1e-12;
+
+    for (size_t i = 0; i < n; i++) {
+        d += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
+        s += (double)b[i] * b[i];
+    }
+    return sqrt(d / s);
+}
+
+static void run_on_cpu(world *a, film *f)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = NULL;
+    hp_exec *e = NULL;
+
+    assert_ok(hp_backend_open("cpu", 1, &b, &err), &err);
+    assert_ok(b->ops->compile(b, a->g, &e, &err), &err);
+    assert_ok(b->ops->run(e, (const float *const *)a->in, a->out, record, f, &err), &err);
+    b->ops->release(e);
+}
+
+/* Every stage and output of `n`, twice without anybody looking and once with.
+ * tolerance: relative, of a whole tensor; halves round at each of some 30 layers. */
+static void assert_same_as_cpu(const network *n, const char *precision, double tolerance)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = open_cuda(precision, NULL);
+    world a = make_world(n);
+    film cpu = {0}, cuda = {0};
+    float *out[OUTPUTS] = {0};
+    hp_exec *e = NULL;
+
+    run_on_cpu(&a, &cpu);
+    for (int i = 0; i < a.outputs; i++)
+        out[i] = some_floats(a.out_count[i], 9, false);
+    assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
+    for (int turn = 0; turn < 3; turn++) {
+        assert_ok(b->ops->run(e, (const float *const *)a.in, out,
+                              turn < 2 ? NULL : record, &cuda, &err),
+                  &err);
+        for (int i = 0; i < a.outputs; i++) {
+            double d = distance(out[i], a.out[i], a.out_count[i]);
+
+            if (!(d <= tolerance))
+                fail_msg("%s %s: output %d is %.2g away", n->arch, precision, i, d);
+        }
+    }
+    assert_int_equal(cuda.stages, cpu.stages);
+    for (int s = 0; s < cpu.stages; s++) {
+        double d = distance(cuda.data[s], cpu.data[s], cpu.count[s]);
+
+        assert_int_equal(cuda.count[s], cpu.count[s]);
+        if (!(d <= tolerance))
+            fail_msg("%s %s: stage %d is %.2g away", n->arch, precision, s, d);
+    }
+    b->ops->release(e);
+    for (int i = 0; i < a.outputs; i++)
+        free(out[i]);
+    done_film(&cpu);
+    done_film(&cuda);
+    done_world(&a);
+}
+
+static void test_cuda__networks_agree_in_fp16(void **state)
+{
+    (void)state;
+    assert_same_as_cpu(&LIVER, "fp16", 4e-3);
+    assert_same_as_cpu(&DETECTOR, "fp16", 4e-3);
+    assert_same_as_cpu(&SEG, "fp16", 4e-3);
+    assert_same_as_cpu(&TEXTURE, "fp16", 4e-3);
+    assert_same_as_cpu(&BOTTLENECK, "fp16", 4e-3);
+}
+
+static void test_cuda__networks_agree_in_bf16(void **state)
+{
+    (void)state;
+    assert_same_as_cpu(&LIVER, "bf16", 3e-2);
+    assert_same_as_cpu(&DETECTOR, "bf16", 3e-2);
+    assert_same_as_cpu(&TEXTURE, "bf16", 3e-2);
+}
+
+static void run_quietly(hp_exec *e, world *a, hp_code want)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_code r =
+        hp_backend_cuda.run(e, (const float *const *)a->in, a->out, NULL, NULL, &err);
+
+    if (r != want)
+        print_error("%s\n", err.msg);
+    assert_int_equal(r, want);
+}
+
+/* One arena serves all: a network that is compiled later moves it. */
+static void test_cuda__networks_take_turns(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+    world small = make_world(&SEG), large = make_world(&DETECTOR);
+    hp_exec *s = NULL, *l = NULL;
+    float *first;
+
+    (void)state;
+    host.workspace[2] = 1000; /* the fastest engine's */
+    assert_ok(b->ops->compile(b, small.g, &s, &err), &err);
+    run_quietly(s, &small, HP_OK);
+    first = malloc(small.out_count[0] * sizeof *first);
+    assert_non_null(first);
+    memcpy(first, small.out[0], small.out_count[0] * sizeof *first);
+    assert_ok(b->ops->compile(b, large.g, &l, &err), &err);
+    for (int i = 0; i < 3; i++) {
+        run_quietly(l, &large, HP_OK);
+        memset(small.out[0], 0, small.out_count[0] * sizeof(float));
+        run_quietly(s, &small, HP_OK);
+        assert_memory_equal(small.out[0], first, small.out_count[0] * sizeof(float));
+    }
+    free(first);
+    b->ops->release(s);
+    b->ops->release(l);
+    done_world(&small);
+    done_world(&large);
+}
+
+/* --- trust ------------------------------------------------------------- */
+
+/* With these faults, the result is right and `struck` engines are named. */
+static void assert_right_despite(host_fault first, host_fault second, int struck)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = NULL;
+    world a = make_world(&SEG);
+    film cpu = {0};
+    hp_exec *e = NULL;
+    float *want = malloc(a.out_count[0] * sizeof *want);
+
+    assert_non_null(want);
+    setup(NULL);
+    host.fault[2] = first; /* the fastest, so trust alone keeps it out */
+    host.fault[0] = second;
+    b = open_cuda("fp16", NULL);
+    run_on_cpu(&a, &cpu);
+    memcpy(want, a.out[0], a.out_count[0] * sizeof *want);
+    assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
+    run_quietly(e, &a, HP_OK);
+    assert_true(distance(a.out[0], want, a.out_count[0]) <= 4e-3);
+    assert_int_equal(strstr(notes, "engine=102 error=") != NULL, struck & 1);
+    assert_int_equal(strstr(notes, "engine=100 error=") != NULL, struck >> 1);
+    assert_null(strstr(notes, "engine=101"));
+    assert_non_null(strstr(notes, "plan struck off layer=\"fp16 2d 1x"));
+    b->ops->release(e);
+    free(want);
+    done_film(&cpu);
+    done_world(&a);
+}
+
+static void test_cuda__wrong_engine_is_struck_off(void **state)
+{
+    (void)state;
+    assert_right_despite(HOST_LEAVES_LAST, HOST_RIGHT, 1);
+    assert_right_despite(HOST_OFF_IN_ONE, HOST_RIGHT, 1);
+    assert_right_despite(HOST_NO_BIAS, HOST_RIGHT, 1);
+    assert_right_despite(HOST_REFUSES, HOST_NO_BIAS, 3);
+}
+
+static void test_cuda__layer_that_nobody_computes_right_is_refused(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+    world a = make_world(&SEG);
+    hp_exec *e = NULL;
+
+    (void)state;
+    for (int i = 0; i < HOST_ENGINES; i++)
+        host.fault[i] = HOST_LEAVES_LAST;
+    assert_int_equal(b->ops->compile(b, a.g, &e, &err), HP_E_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "no engine computes it right"));
+    assert_non_null(strstr(notes, "nan at "));
+    done_world(&a);
+}
+
+static void test_cuda__device_error_while_comparing_is_one(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+    world a = make_world(&SEG);
+    hp_exec *e = NULL;
+
+    (void)state;
+    host.fault[1] = HOST_DEVICE_ERROR;
+    assert_int_equal(b->ops->compile(b, a.g, &e, &err), HP_E_DEVICE);
+    assert_string_equal(err.msg, "CUDA: an illegal memory access");
+    done_world(&a);
+}
+
+/* --- the cache of plans ------------------------------------------------ */
+
+static void compile_and_close(const network *n, const char *cache)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = open_cuda("fp16", cache);
+    world a = make_world(n);
+    hp_exec *e = NULL;
+
+    assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
+    b->ops->release(e);
+    done_world(&a);
+}
+
+static void test_cuda__plans_are_searched_once(void **state)
+{
+    char path[] = "/tmp/hepar-plans-XXXXXX";
+    int fd = mkstemp(path);
+    long searched;
+
+    (void)state;
+    assert_true(fd >= 0);
+    close(fd);
+    compile_and_close(&SEG, path);
+    searched = host.asked;
+    assert_true(searched > 0);
+    compile_and_close(&SEG, path);
+    assert_int_equal(host.asked, searched); /* all remembered */
+    compile_and_close(&LIVER, path);
+    assert_true(host.asked > searched);
+    searched = host.asked;
+    compile_and_close(&SEG, path);
+    compile_and_close(&LIVER, path);
+    assert_int_equal(host.asked, searched);
+    host.name = "Another";
+    compile_and_close(&SEG, path); /* another device's file is no help */
+    assert_true(host.asked > searched);
+    unlink(path);
+}
+
+static void test_cuda__cache_that_cannot_be_written_is_no_fault(void **state)
+{
+    (void)state;
+    compile_and_close(&SEG, "/proc/no/such/place");
+    assert_non_null(strstr(notes, "plan cache not written"));
+}
+
+/* --- what can run out -------------------------------------------------- */
+
+/* Fails each allocation of device memory in turn. */
+static void test_cuda__without_memory_fails_and_leaves_nothing(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    world a = make_world(&TEXTURE);
+    bool whole = false;
+
+    (void)state;
+    for (long nth = 1; !whole && nth < 400; nth++) {
+        hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+        hp_exec *e = NULL;
+        hp_code r;
+
+        host.fail_alloc = nth;
+        r = b->ops->compile(b, a.g, &e, &err);
+        whole = host.fail_alloc > 0; /* it never came to the n-th */
+        host.fail_alloc = 0;
+        assert_true(r == HP_OK || r == HP_E_NO_MEMORY);
+        if (r == HP_OK) {
+            run_quietly(e, &a, HP_OK);
+            b->ops->release(e);
+        }
+        hp_backend_cuda.close(hp_steal(&b));
+        assert_int_equal(host.live, 0);
+    }
+    assert_true(whole);
+    done_world(&a);
+}
+
+/* A network that fitted goes on after one that did not. */
+static void test_cuda__full_device_serves_those_that_fit(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+    world small = make_world(&SEG), large = make_world(&DETECTOR);
+    hp_exec *s = NULL, *l = NULL;
+
+    (void)state;
+    assert_ok(b->ops->compile(b, small.g, &s, &err), &err);
+    run_quietly(s, &small, HP_OK);
+    host.room = host.used + 4096;
+    assert_int_equal(b->ops->compile(b, large.g, &l, &err), HP_E_NO_MEMORY);
+    run_quietly(s, &small, HP_OK);
+    b->ops->release(s);
+    done_world(&small);
+    done_world(&large);
+}
+
+static void test_cuda__not_finite_names_the_stage(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+    world a = make_world(&DETECTOR);
+    film f = {0};
+    hp_exec *e = NULL;
+
+    (void)state;
+    assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
+    a.in[0][17] = INFINITY; /* as from a head that ran over in fp16 */
+    for (int turn = 0; turn < 2; turn++) {
+        assert_int_equal(b->ops->run(e, (const float *const *)a.in, a.out,
+                                     turn == 0 ? NULL : record, &f, &err),
+                         HP_E_NUMERIC);
+        assert_string_equal(err.msg, "stage stem.conv: a value is not finite");
+    }
+    a.in[0][17] = 0;
+    run_quietly(e, &a, HP_OK);
+    b->ops->release(e);
+    done_film(&f);
+    done_world(&a);
+}
+
+static void test_cuda__device_error_ends_the_run(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+    world a = make_world(&SEG);
+    hp_exec *e = NULL;
+
+    (void)state;
+    assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
+    for (int i = 0; i < HOST_ENGINES; i++)
+        host.fault[i] = HOST_DEVICE_ERROR;
+    run_quietly(e, &a, HP_E_DEVICE);
+    b->ops->release(e);
+    done_world(&a);
+}
+
+static void test_cuda__what_it_cannot_do_is_refused(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+    hp_backend *other = NULL;
+    world a = make_world(&THIN);
+    hp_exec *e = NULL;
+
+    (void)state;
+    assert_int_equal(b->ops->compile(b, a.g, &e, &err), HP_E_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "multiples of 8"));
+    assert_int_equal(try_open("fp8", NULL, &other, &err), HP_E_INVALID);
+    assert_null(other);
+    done_world(&a);
+}
+
+static void test_cuda__says_what_it_is(void **state)
+{
+    hp_auto(hp_backend) *b = open_cuda("bf16", NULL);
+
+    (void)state;
+    assert_string_equal(b->ops->describe(b), "cuda: Host, cuDNN 9.19.0, bf16");
+    assert_string_equal(b->ops->name, "cuda");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_cuda__networks_agree_in_fp16),
+        TEST(test_cuda__networks_agree_in_bf16),
+        TEST(test_cuda__networks_take_turns),
+        TEST(test_cuda__wrong_engine_is_struck_off),
+        TEST(test_cuda__layer_that_nobody_computes_right_is_refused),
+        TEST(test_cuda__device_error_while_comparing_is_one),
+        TEST(test_cuda__plans_are_searched_once),
+        TEST(test_cuda__cache_that_cannot_be_written_is_no_fault),
+        TEST(test_cuda__without_memory_fails_and_leaves_nothing),
+        TEST(test_cuda__full_device_serves_those_that_fit),
+        TEST(test_cuda__not_finite_names_the_stage),
+        TEST(test_cuda__device_error_ends_the_run),
+        TEST(test_cuda__what_it_cannot_do_is_refused),
+        TEST(test_cuda__says_what_it_is),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #define HP_SHARED(type, name, count) __shared__ type name[count]
+#define HP_UNROLL _Pragma("unroll")
 
 using hp_f16 = __half;
 using hp_bf16 = __nv_bfloat16;
@@ -41,6 +42,8 @@ static __device__ __forceinline__ void hp_set(__nv_bfloat16 &to, float v)
 #else
 #include "kernels/half.h"
 #include "kernels/host.cuh"
+
+#define HP_UNROLL
 
 struct hp_f16 {
     uint16_t bits;
@@ -151,6 +154,20 @@ template <typename T> __device__ __forceinline__ T hp_warp_max(T v)
         v = hp_max(v, __shfl_xor_sync(HP_ALL_LANES, v, by));
     return v;
 }
+
+/* Atomics on HP_SHARED arrays, which the host must see as such. */
+#ifdef __CUDACC__
+template <typename T>
+__device__ __forceinline__ void hp_shared_or(T *array, int i, unsigned v)
+{
+    atomicOr(&array[i], v);
+}
+#else
+template <typename A> static inline void hp_shared_or(A &array, int i, unsigned v)
+{
+    array.update(i, [v](unsigned old) { return old | v; });
+}
+#endif
 
 /* --- starting ---------------------------------------------------------- */
 

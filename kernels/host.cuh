@@ -520,6 +520,13 @@ static inline unsigned __float_as_uint(float f)
     memcpy(&u, &f, sizeof u);
     return u;
 }
+static inline float __uint_as_float(unsigned u)
+{
+    float f;
+
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
 static inline int __popc(unsigned v)
 {
     return __builtin_popcount(v);

@@ -3,6 +3,7 @@
 #define HP_KERNELS_NMS_H
 
 #include "base/volume.h"
+#include "kernels/device.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -20,6 +21,14 @@ typedef struct hp_scored_box {
  * than a factor of two. A dropped box adds its phases to the first kept one
  * that drops it. Returns how many stay (at most `keep`), in front. */
 int hp_nms_ref(hp_scored_box *boxes, int count, double iou, int keep);
+
+enum { HP_NMS_MAX = 1024, HP_NMS_KEEP = 256 };
+
+/* The same in place on device memory: *ret_kept and the boxes in front are the
+ * twin's to the bit (finite scores, no two boxes with one order); what is
+ * left behind them is not. count <= HP_NMS_MAX, keep <= HP_NMS_KEEP. */
+hp_code hp_nms_cuda(hp_scored_box *boxes, int count, double iou, int keep, int *ret_kept,
+                    hp_stream stream, hp_error *reterr);
 
 #ifdef __cplusplus
 }

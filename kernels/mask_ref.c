@@ -152,3 +152,31 @@ double hp_mask_mean_ref(const int16_t *hu, const uint8_t *mask, size_t n)
         }
     return count > 0 ? (double)sum / (double)count : NAN;
 }
+
+void hp_mask_sums_ref(const int16_t *const hu[HP_MASK_VOLUMES], const int n[3],
+                      const hp_mask_part *part, int parts, const uint8_t *masks,
+                      hp_mask_sum *ret)
+{
+    for (int i = 0; i < parts; i++) {
+        const hp_mask_part *p = &part[i];
+
+        for (int v = 0; v < HP_MASK_VOLUMES; v++) {
+            const uint8_t *mask = masks + p->at;
+            hp_mask_sum sum = {0, 0};
+
+            for (int z = p->lo[0]; z < p->hi[0] && hu[v] != NULL; z++)
+                for (int y = p->lo[1]; y < p->hi[1]; y++)
+                    for (int x = p->lo[2]; x < p->hi[2]; x++)
+                        if (*mask++) {
+                            sum.hu += hu[v][((size_t)z * n[1] + y) * n[2] + x];
+                            sum.count++;
+                        }
+            ret[(size_t)i * HP_MASK_VOLUMES + v] = sum;
+        }
+    }
+}
+
+double hp_mask_sum_mean(const hp_mask_sum *s)
+{
+    return s->count > 0 ? (double)s->hu / (double)s->count : NAN;
+}

@@ -1,6 +1,6 @@
-/* The CPU back end: convolutions by oneDNN, the rest by kernels/ and the loops
- * below. Every oneDNN call of the house stands in this file, because the C API
- * of libdnnl 2 (operation descriptors) and 3 differ.
+/* The CPU back end: convolutions by oneDNN, the rest by kernels/. Every oneDNN call of
+ * the house stands in this file, because the C API of libdnnl 2 (operation descriptors)
+ * and 3 differ.
  *
  * DESIGN: activations are plain NHWC / NDHWC, the layout in which oneDNN's
  * brgemm kernels reach the FMA peak without blocked activations. Weights are
@@ -12,13 +12,16 @@
 #include "inference/backend.h"
 
 #include <dnnl.h>
-#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/encode.h"
+#include "kernels/fc.h"
+#include "kernels/maxpool.h"
+#include "kernels/merge.h"
+#include "kernels/unfold.h"
 
 /* Weights that a primitive wanted in another layout. */
 typedef struct packed {
@@ -427,92 +430,41 @@ static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const
     return translate(reterr, st, "running a convolution");
 }
 
-/* out = skip + nearest(low): out[i] takes low[i / stride]. */
 static void run_merge(const hp_graph *g, const hp_op *op, const float *skip,
                       const float *low, float *out)
 {
-    const int *n = g->value[op->out].dim, *m = g->value[op->in[1]].dim;
-    int c = n[3];
+    hp_merge m = {.batch = 1};
 
-#pragma omp parallel for collapse(2) schedule(static)
-    for (int z = 0; z < n[0]; z++)
-        for (int y = 0; y < n[1]; y++)
-            for (int x = 0; x < n[2]; x++) {
-                size_t to = (((size_t)z * n[1] + y) * n[2] + x) * c;
-                size_t from =
-                    (((size_t)(z / op->stride[0]) * m[1] + y / op->stride[1]) * m[2] +
-                     x / op->stride[2]) *
-                    c;
-
-                for (int k = 0; k < c; k++)
-                    out[to + k] = skip[to + k] + low[from + k];
-            }
+    memcpy(m.n, g->value[op->out].dim, sizeof m.n);
+    memcpy(m.low, g->value[op->in[1]].dim, sizeof m.low);
+    memcpy(m.stride, op->stride, sizeof m.stride);
+    hp_merge_ref(&m, skip, low, out);
 }
 
-/* The transposed convolution's second half, written beside the skip: channel
- * (dz, dy, dx, k) of cell i is channel k of voxel i * stride + (dz, dy, dx). */
 static void run_unfold(const hp_graph *g, const hp_op *op, const float *skip,
                        const float *low, float *out)
 {
-    const int *n = g->value[op->out].dim, *m = g->value[op->in[1]].dim, *s = op->stride;
-    int cs = g->value[op->in[0]].dim[3], cu = n[3] - cs;
+    const int *n = g->value[op->out].dim;
+    int cs = g->value[op->in[0]].dim[3];
+    hp_unfold u = {.batch = 1, .skip_c = cs, .up_c = n[3] - cs, .relu = op->relu};
 
-#pragma omp parallel for collapse(2) schedule(static)
-    for (int z = 0; z < n[0]; z++)
-        for (int y = 0; y < n[1]; y++)
-            for (int x = 0; x < n[2]; x++) {
-                size_t i = ((size_t)z * n[1] + y) * n[2] + x;
-                size_t cell = ((size_t)(z / s[0]) * m[1] + y / s[1]) * m[2] + x / s[2];
-                int part = (z % s[0] * s[1] + y % s[1]) * s[2] + x % s[2];
-                const float *from = low + cell * m[3] + (size_t)part * cu;
-                float *to = out + i * n[3];
-
-                memcpy(to, skip + i * cs, (size_t)cs * sizeof *to);
-                for (int k = 0; k < cu; k++) {
-                    float v = from[k] + op->bias[k];
-
-                    to[cs + k] = op->relu && v < 0 ? 0 : v;
-                }
-            }
+    memcpy(u.n, n, sizeof u.n);
+    memcpy(u.low, g->value[op->in[1]].dim, sizeof u.low);
+    memcpy(u.stride, op->stride, sizeof u.stride);
+    hp_unfold_ref(&u, skip, low, op->bias, out);
 }
 
 static void run_maxpool(const hp_graph *g, const hp_op *op, const float *in, float *out)
 {
-    const int *n = g->value[op->out].dim, *m = g->value[op->in[0]].dim;
-    int c = n[3];
+    const int *m = g->value[op->in[0]].dim;
 
-#pragma omp parallel for collapse(2) schedule(static)
-    for (int z = 0; z < n[0]; z++)
-        for (int y = 0; y < n[1]; y++)
-            for (int x = 0; x < n[2]; x++) {
-                float *to = out + (((size_t)z * n[1] + y) * n[2] + x) * c;
-
-                for (int k = 0; k < c; k++)
-                    to[k] = -INFINITY;
-                for (int t = 0; t < 9; t++) {
-                    int yy = 2 * y + t / 3 - 1, xx = 2 * x + t % 3 - 1;
-                    const float *from = in + (((size_t)z * m[1] + yy) * m[2] + xx) * c;
-
-                    if (yy < 0 || yy >= m[1] || xx < 0 || xx >= m[2])
-                        continue;
-                    for (int k = 0; k < c; k++)
-                        to[k] = from[k] > to[k] ? from[k] : to[k];
-                }
-            }
+    hp_maxpool_ref(m[0], m + 1, in, out);
 }
 
 static void run_fc(const hp_graph *g, const hp_op *op, const float *in, float *out)
 {
-    int n = g->value[op->out].dim[3];
-    size_t count = hp_value_count(&g->value[op->in[0]]);
-
-    for (int k = 0; k < n; k++) {
-        double sum = op->bias[k];
-
-        for (size_t i = 0; i < count; i++)
-            sum += (double)in[i] * op->weight[(size_t)k * count + i];
-        out[k] = (float)sum;
-    }
+    hp_fc_ref(1, (int)hp_value_count(&g->value[op->in[0]]), g->value[op->out].dim[3], in,
+              op->weight, op->bias, out);
 }
 
 static void run_texture(const hp_graph *g, const hp_op *op, const float *const src[3],

@@ -13,9 +13,9 @@ import time
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Minutes on two cores, and how many studies of each kind are rendered.
-FULL = {"minutes": {"liver": 50, "detector": 150, "keyslice": 55, "ksf": 15, "trunk": 60, "classify": 6},
+FULL = {"minutes": {"liver": 40, "detector": 150, "keyslice": 45, "ksf": 10, "trunk": 70, "classify": 7},
         "studies": {"detect": 1000, "slices": 1000, "liver": 200, "seg": 300, "candidates": 200,
-                    "primaries": 2000},
+                    "primaries": 10000},
         "test108": 108, "test400": 400}
 QUICK = {"minutes": {"liver": 4, "detector": 8, "keyslice": 2, "ksf": 1, "trunk": 3, "classify": .4},
          "studies": {"detect": 60, "slices": 100, "liver": 24, "seg": 30, "candidates": 16,

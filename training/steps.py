@@ -274,6 +274,7 @@ def sadt_predict(net, rows, device="cpu", crop=CROP, batch=16):
     return torch.cat(out) if out else torch.zeros(0, 1)
 
 
+SETTLE_BATCHES = 60  # of 32: what batch norm then keeps
 SMALL_CROP, SMALL_SHARE = CROP * 5 // 8, .75  # pixels; share of batches that use it
 
 
@@ -285,8 +286,9 @@ def fits(row, crop=SMALL_CROP):
 def crop_and_rows(pool, rng, batch):
     """A batch, and the crop it is seen at: lesions up to 6 cm need no full crop.
 
-    The network is convolutional and pools under the mask, so the smaller crop only
-    saves time (2.5 times); the rest of the batches keep the size that is served.
+    The network is convolutional and pools under the mask, so the smaller crop saves
+    time (2.5 times); the rest of the batches keep the size that is served. Batch norm
+    is the exception: what follows the trunk has it settled at the served size.
     """
     if rng.random() >= SMALL_SHARE:
         return CROP, [rng.choice(pool) for _ in range(batch)]
@@ -309,6 +311,12 @@ def train_sadt(run, name, params, rows, valid_rows, weights, minutes, seed=0, ba
         start_from_trunk(net, run)
     t = Trainer(name, net, run.work, minutes, lr, weight_decay=1e-2, seed=seed, channels_last=CL2)
     weight = torch.tensor(weights).to(run.device)
+    if trunk and t.step == 0:
+        with cast(run.device):
+            net.settle(sadt_batch(chosen, t.rng, run.device)[:2]
+                       for chosen in ([t.rng.choice(rows()) for _ in range(2 * batch)]
+                                      for _ in range(SETTLE_BATCHES)))
+    net.settled = trunk
 
     def loss(t):
         pool = rows()
@@ -435,7 +443,7 @@ def train_classify(run, folds=range(5), changes=None, name="cls", minutes=None):
         train = [r for r in rows if fold_of(r[0]) != k]
         valid = [r for r in rows if fold_of(r[0]) == k and int(r[4]["rank"]) == 0]
         train_sadt(run, f"{name}{k}", params, lambda: train, lambda: valid, weights,
-                   minutes or run.minutes["classify"], seed=k, lr=1e-3, trunk=True)
+                   minutes or run.minutes["classify"], seed=k, lr=6e-4, trunk=True)
 
 
 def ksf_label(row):
@@ -465,7 +473,7 @@ def train_ksf(run):
 
     pool = EvenPool(by, random.Random(4))
     train_sadt(run, "ksf", spec["params"], lambda: pool, lambda: valid, [1., 1.],
-               run.minutes["ksf"], seed=9, lr=1e-3, trunk=True)
+               run.minutes["ksf"], seed=9, lr=6e-4, trunk=True)
 
 
 class EvenPool:

@@ -105,7 +105,8 @@ hp_code hp_gpu_upload(hp_gpu *g, void *to, const void *from, size_t bytes,
 {
     (void)g;
     (void)reterr;
-    memcpy(to, from, bytes);
+    if (bytes > 0)
+        memcpy(to, from, bytes);
     return HP_OK;
 }
 

@@ -38,6 +38,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include "kernels/half.h"
+
 /* ucontext asks the kernel for the signal mask at every switch, which is most of a
  * switch's time. On x86-64 ten instructions do without; AddressSanitizer knows
  * ucontext alone, so there it stays. */
@@ -565,17 +567,11 @@ template <typename T> static inline T atomicMax(T *at, T v)
 
 static inline unsigned __float_as_uint(float f)
 {
-    unsigned u;
-
-    memcpy(&u, &f, sizeof u);
-    return u;
+    return hp_float_bits(f);
 }
 static inline float __uint_as_float(unsigned u)
 {
-    float f;
-
-    memcpy(&f, &u, sizeof f);
-    return f;
+    return hp_bits_float(u);
 }
 static inline int __popc(unsigned v)
 {

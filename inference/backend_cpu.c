@@ -556,6 +556,11 @@ static hp_code look_at_stages(hp_exec *e, int value, hp_stage_fn *on_stage, void
     return HP_OK;
 }
 
+static const float *made_floats(int value, void *payload)
+{
+    return at(payload, value, NULL); /* no output is an input */
+}
+
 static hp_code cpu_run(hp_exec *e, const float *const *in, float *const *out,
                        hp_stage_fn *on_stage, void *payload, hp_error *reterr)
 {
@@ -572,15 +577,8 @@ static hp_code cpu_run(hp_exec *e, const float *const *in, float *const *out,
         if (r == HP_OK)
             r = look_at_stages(e, g->op[i].out, on_stage, payload, reterr);
     }
-    for (int s = 0, k = 0; s < g->stage_count && r == HP_OK; s++) {
-        const hp_value *v = &g->value[g->stage[s].value];
-
-        if (!g->stage[s].output)
-            continue;
-        if (out[k] != NULL)
-            memcpy(out[k], c->arena + v->offset, hp_value_count(v) * sizeof(float));
-        k++;
-    }
+    if (r == HP_OK)
+        hp_graph_copy_out(g, made_floats, e, out);
     return r;
 }
 

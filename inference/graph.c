@@ -440,6 +440,21 @@ hp_code hp_graph_plan(hp_graph *g, hp_error *reterr)
     return r;
 }
 
+void hp_graph_copy_out(const hp_graph *g, hp_floats_fn *floats_of, void *payload,
+                       float *const *out)
+{
+    for (int s = 0, k = 0; s < g->stage_count; s++) {
+        int v = g->stage[s].value;
+
+        if (!g->stage[s].output)
+            continue;
+        if (out[k] != NULL)
+            memcpy(out[k], floats_of(v, payload),
+                   hp_value_count(&g->value[v]) * sizeof(float));
+        k++;
+    }
+}
+
 double hp_graph_gmac(const hp_graph *g)
 {
     double mac = 0;

@@ -117,6 +117,12 @@ hp_code hp_graph_plan(hp_graph *g, hp_error *reterr);
 hp_code hp_graph_lay_out(const hp_graph *g, const size_t *size, size_t *ret_at,
                          size_t *ret_total, hp_error *reterr);
 
+/* Copies the named outputs, in the order they were named, to out[]; NULL skips one.
+ * floats_of: where a value's floats lie. */
+typedef const float *hp_floats_fn(int value, void *payload);
+void hp_graph_copy_out(const hp_graph *g, hp_floats_fn *floats_of, void *payload,
+                       float *const *out);
+
 double hp_graph_gmac(const hp_graph *g);
 
 #ifdef __cplusplus

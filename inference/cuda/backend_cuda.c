@@ -764,6 +764,11 @@ static hp_code run_tail(hp_exec *e, const float *const *in, const viewer *w,
     return HP_OK;
 }
 
+static const float *made_floats(int value, void *payload)
+{
+    return ((const hp_exec *)payload)->floats[value];
+}
+
 static hp_code cuda_run(hp_exec *e, const float *const *in, float *const *out,
                         hp_stage_fn *on_stage, void *payload, hp_error *reterr)
 {
@@ -791,15 +796,8 @@ static hp_code cuda_run(hp_exec *e, const float *const *in, float *const *out,
         r = check_words(e, reterr);
     if (r == HP_OK)
         r = run_tail(e, in, &w, reterr);
-    for (int s = 0, k = 0; s < g->stage_count && r == HP_OK; s++) {
-        int v = g->stage[s].value;
-
-        if (!g->stage[s].output)
-            continue;
-        if (out[k] != NULL)
-            memcpy(out[k], e->floats[v], hp_value_count(&g->value[v]) * sizeof(float));
-        k++;
-    }
+    if (r == HP_OK)
+        hp_graph_copy_out(g, made_floats, e, out);
     return r;
 }
 

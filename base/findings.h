@@ -97,7 +97,7 @@ typedef struct hp_findings {
 
     char bundle_name[32], bundle_version[32], bundle_sha256[65];
     char intended_use[120];
-    char device[80];
+    char device[128];
 } hp_findings;
 
 void hp_findings_init(hp_findings *f); /* zero, -1 and NAN where they mean none */

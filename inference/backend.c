@@ -13,11 +13,13 @@ const char *hp_backend_why(const hp_backend *b)
 
 const char *hp_backend_describe(const hp_backend *b, char *ret, size_t size)
 {
-    if (b->spare == NULL)
-        snprintf(ret, size, "%s", b->ops->describe(b));
-    else
-        snprintf(ret, size, "%s; in part %s", b->ops->describe(b),
-                 b->spare->ops->describe(b->spare));
+    char smaller[32] = "";
+
+    if (b->batch > 0)
+        snprintf(smaller, sizeof smaller, "; batches of %d", b->batch);
+    snprintf(ret, size, "%s%s%s%s", b->ops->describe(b), smaller,
+             b->spare != NULL ? "; in part " : "",
+             b->spare != NULL ? b->spare->ops->describe(b->spare) : "");
     return ret;
 }
 

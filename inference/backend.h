@@ -16,9 +16,9 @@ extern "C" {
 typedef struct hp_backend hp_backend;
 typedef struct hp_exec hp_exec; /* a compiled graph */
 
-/* Sees a named stage as it is made: NDHWC floats, already on the host. */
-typedef void hp_stage_fn(const hp_graph *g, const hp_stage_name *s, const float *data,
-                         void *payload);
+/* Sees a named stage of one item as it is made: NDHWC floats, already on the host. */
+typedef void hp_stage_fn(const hp_graph *g, const hp_stage_name *s, int item,
+                         const float *data, void *payload);
 
 /* Strings and payload must outlive the back end. */
 typedef struct hp_backend_options {
@@ -41,6 +41,8 @@ typedef struct hp_backend_options {
 
 typedef struct hp_backend_ops {
     const char *name; /* "cpu" "cuda" */
+    /* Items that a run likes at once; 1 where more would only cost memory. */
+    int batch_max;
     /* HP_E_UNSUPPORTED says why there is no such device here. */
     hp_code (*open)(const hp_backend_options *opt, hp_backend **ret, hp_error *reterr);
     void (*close)(hp_backend *b);
@@ -51,10 +53,10 @@ typedef struct hp_backend_ops {
      * it cannot compute this network. Others go on. */
     hp_code (*compile)(hp_backend *b, const hp_graph *g, hp_exec **ret, hp_error *reterr);
     void (*release)(hp_exec *e);
-    /* in[i]: input i (NDHWC). out[i]: room for the i-th named output, in the order
-     * they were named; NULL skips one. HP_E_NUMERIC names the first stage with a
-     * value that is not finite. HP_E_DEVICE: the process cannot use the device any
-     * more, and should end. on_stage is optional. */
+    /* in[i]: input i (N of the graph's batch, D, H, W, C). out[i]: room for the i-th
+     * named output, in the order they were named; NULL skips one. HP_E_NUMERIC names
+     * the first stage with a value that is not finite. HP_E_DEVICE: the process cannot
+     * use the device any more, and should end. on_stage is optional. */
     hp_code (*run)(hp_exec *e, const float *const *in, float *const *out,
                    hp_stage_fn *on_stage, void *payload, hp_error *reterr);
 } hp_backend_ops;
@@ -64,6 +66,7 @@ struct hp_backend {
     const hp_backend_ops *ops;
     hp_backend_options opt;
     hp_backend *spare; /* the CPU, opened when a network could not run here */
+    int batch;         /* the smallest that a full device left a network; 0: all of it */
     char why[200];
 };
 
@@ -79,7 +82,8 @@ hp_code hp_backend_open(const char *device, int threads, hp_backend **ret,
 void hp_backend_close(hp_backend *b);
 HP_AUTO_DEFINE(hp_backend, hp_backend_close)
 
-/* "cuda: ..., in part cpu: ..." once a network has moved. Returns ret. */
+/* "cuda: ...; batches of 2; in part cpu: ..." once networks had to shrink or move.
+ * Returns ret. */
 const char *hp_backend_describe(const hp_backend *b, char *ret, size_t size);
 /* Why this device and no other: "asked for", "no CUDA module ...". */
 const char *hp_backend_why(const hp_backend *b);

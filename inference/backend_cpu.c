@@ -55,6 +55,7 @@ struct hp_exec {
     cpu *cpu;
     const hp_graph *g;
     step *step; /* one per operation; empty for what is not a convolution */
+    int item;   /* of the batch that runs now */
 };
 
 static hp_code translate(hp_error *reterr, dnnl_status_t s, const char *where)
@@ -389,7 +390,7 @@ static float *at(const hp_exec *e, int value, const float *const *in)
     const hp_value *v = &e->g->value[value];
 
     if (v->input >= 0)
-        return (float *)in[v->input];
+        return (float *)in[v->input] + (size_t)e->item * hp_value_count(v);
     return e->cpu->arena + v->offset;
 }
 
@@ -504,7 +505,8 @@ static hp_code run_op(hp_exec *e, int i, const float *const *in, hp_error *reter
         run_fc(g, op, src[0], out);
         break;
     case HP_OP_L2:
-        memcpy(out, src[0], hp_value_count(&g->value[op->out]) * sizeof *out);
+        if (!op->in_place)
+            memcpy(out, src[0], hp_value_count(&g->value[op->out]) * sizeof *out);
         hp_l2_norm_ref(out, (int)hp_value_count(&g->value[op->out]));
         break;
     case HP_OP_ASSIGN:
@@ -551,13 +553,14 @@ static hp_code look_at_stages(hp_exec *e, int value, hp_stage_fn *on_stage, void
                            g->stage[s].name);
         checked = true;
         if (on_stage != NULL)
-            on_stage(g, &g->stage[s], data, payload);
+            on_stage(g, &g->stage[s], e->item, data, payload);
     }
     return HP_OK;
 }
 
-static const float *made_floats(int value, void *payload)
+static const float *made_floats(int value, int item, void *payload)
 {
+    (void)item;
     return at(payload, value, NULL); /* no output is an input */
 }
 
@@ -572,18 +575,22 @@ static hp_code cpu_run(hp_exec *e, const float *const *in, float *const *out,
     omp_set_num_threads(c->threads);
     r = ensure((void **)&c->arena, &bytes, g->arena_floats * sizeof(float), reterr);
     c->arena_floats = bytes / sizeof(float);
-    for (int i = 0; i < g->op_count && r == HP_OK; i++) {
-        r = run_op(e, i, in, reterr);
+    /* A batch is as many runs: here it gains nothing, and so costs no memory. */
+    for (e->item = 0; e->item < g->batch && r == HP_OK; e->item++) {
+        for (int i = 0; i < g->op_count && r == HP_OK; i++) {
+            r = run_op(e, i, in, reterr);
+            if (r == HP_OK)
+                r = look_at_stages(e, g->op[i].out, on_stage, payload, reterr);
+        }
         if (r == HP_OK)
-            r = look_at_stages(e, g->op[i].out, on_stage, payload, reterr);
+            hp_graph_copy_out(g, e->item, made_floats, e, out);
     }
-    if (r == HP_OK)
-        hp_graph_copy_out(g, made_floats, e, out);
     return r;
 }
 
 const hp_backend_ops hp_backend_cpu = {
     .name = "cpu",
+    .batch_max = 1,
     .open = cpu_open,
     .close = cpu_close,
     .describe = cpu_describe,

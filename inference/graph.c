@@ -14,6 +14,7 @@ hp_code hp_graph_new(hp_graph **ret, hp_error *reterr)
 
     if (g == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "graph");
+    g->batch = 1;
     *ret = g;
     return HP_OK;
 }
@@ -93,7 +94,7 @@ int hp_graph_input(hp_graph *g, const int dim[4])
 {
     int v = add_value(g, dim);
 
-    if (v >= 0) {
+    if (v >= 0 && !broken(g, "too many inputs", g->input_count == HP_GRAPH_PORTS)) {
         g->value[v].input = g->input_count++;
         g->value[v].first = -1;
     }
@@ -283,8 +284,10 @@ void hp_graph_output(hp_graph *g, int value, const char *name)
 {
     hp_stage_name *s = add_stage(g, value, name);
 
-    if (s != NULL)
+    if (s != NULL && !broken(g, "too many outputs", g->output_count == HP_GRAPH_PORTS)) {
         s->output = true;
+        g->output_count++;
+    }
 }
 
 /* --- planning ---------------------------------------------------------- */
@@ -303,14 +306,14 @@ static void find_lifetimes(hp_graph *g)
             g->value[i].last = g->value[i].first;
 }
 
-/* A result may lie on the value it adds when that is its last reader. */
+/* A result may lie on the value it adds (or scales) when that is its last reader. */
 static void share_storage(hp_graph *g)
 {
     for (int i = 0; i < g->op_count; i++) {
         hp_op *op = &g->op[i];
-        int under = op->kind == HP_OP_CONV    ? op->in[1]
-                    : op->kind == HP_OP_MERGE ? op->in[0]
-                                              : -1;
+        int under = op->kind == HP_OP_CONV                            ? op->in[1]
+                    : op->kind == HP_OP_MERGE || op->kind == HP_OP_L2 ? op->in[0]
+                                                                      : -1;
 
         if (under < 0 || g->value[under].input >= 0 || g->value[under].last != i ||
             under == (op->kind == HP_OP_CONV ? op->in[0] : op->in[1]))
@@ -440,17 +443,39 @@ hp_code hp_graph_plan(hp_graph *g, hp_error *reterr)
     return r;
 }
 
-void hp_graph_copy_out(const hp_graph *g, hp_floats_fn *floats_of, void *payload,
-                       float *const *out)
+void hp_graph_copy_out(const hp_graph *g, int item, hp_floats_fn *floats_of,
+                       void *payload, float *const *out)
 {
     for (int s = 0, k = 0; s < g->stage_count; s++) {
         int v = g->stage[s].value;
+        size_t n = hp_value_count(&g->value[v]);
 
         if (!g->stage[s].output)
             continue;
         if (out[k] != NULL)
-            memcpy(out[k], floats_of(v, payload),
-                   hp_value_count(&g->value[v]) * sizeof(float));
+            memcpy(out[k] + (size_t)item * n, floats_of(v, item, payload),
+                   n * sizeof(float));
+        k++;
+    }
+}
+
+void hp_graph_shift(const hp_graph *g, int first, const float *const *in,
+                    float *const *out, const float *ret_in[HP_GRAPH_PORTS],
+                    float *ret_out[HP_GRAPH_PORTS])
+{
+    for (int v = 0; v < g->value_count; v++) {
+        int i = g->value[v].input;
+
+        if (i >= 0)
+            ret_in[i] = in[i] + (size_t)first * hp_value_count(&g->value[v]);
+    }
+    for (int s = 0, k = 0; s < g->stage_count; s++) {
+        if (!g->stage[s].output)
+            continue;
+        ret_out[k] =
+            out[k] == NULL
+                ? NULL
+                : out[k] + (size_t)first * hp_value_count(&g->value[g->stage[s].value]);
         k++;
     }
 }

@@ -4,10 +4,11 @@
  * other order to find. Fusion happens as the graph is written: a convolution
  * carries its bias, the tensor it adds and its ReLU, in that order. The plan
  * then gives each value a place in one arena by lifetime; a convolution that
- * adds a value nobody reads later writes over it.
+ * adds a value nobody reads later writes over it, and a norm over what it scales.
  *
- * Values have no batch axis: (D, H, W, C), D = 1 in two dimensions. Weights are
- * borrowed and must outlive the graph and what a back end compiled from it.
+ * Values are one item's: (D, H, W, C), D = 1 in two dimensions. A run takes `batch`
+ * items, one after another in each input and output, and no item sees another.
+ * Weights are borrowed and must outlive the graph and what a back end compiled from it.
  * The first failure sticks: appending on is harmless, hp_graph_plan() reports.
  */
 #ifndef HP_INFERENCE_GRAPH_H
@@ -23,7 +24,7 @@
 extern "C" {
 #endif
 
-enum { HP_GRAPH_NAME = 40, HP_GRAPH_EXTERNAL = -1 };
+enum { HP_GRAPH_NAME = 40, HP_GRAPH_EXTERNAL = -1, HP_GRAPH_PORTS = 8 };
 
 typedef enum hp_op_kind {
     HP_OP_CONV,    /* out = relu?(conv(in0) + bias? + in1?) */
@@ -69,9 +70,10 @@ typedef struct hp_graph {
     int value_count, value_cap;
     hp_stage_name *stage;
     int stage_count, stage_cap;
-    int input_count;
-    size_t arena_floats;
-    hp_error error; /* the first failure */
+    int input_count, output_count;
+    int batch; /* items of a run: 1, until somebody sets it before it is compiled */
+    size_t arena_floats; /* for one item */
+    hp_error error;      /* the first failure */
 } hp_graph;
 
 hp_code hp_graph_new(hp_graph **ret, hp_error *reterr);
@@ -80,6 +82,7 @@ HP_AUTO_DEFINE(hp_graph, hp_graph_free)
 
 size_t hp_value_count(const hp_value *v); /* D*H*W*C */
 
+/* At most HP_GRAPH_PORTS inputs, and as many outputs. */
 int hp_graph_input(hp_graph *g, const int dim[4]);
 
 typedef struct hp_conv {
@@ -117,11 +120,15 @@ hp_code hp_graph_plan(hp_graph *g, hp_error *reterr);
 hp_code hp_graph_lay_out(const hp_graph *g, const size_t *size, size_t *ret_at,
                          size_t *ret_total, hp_error *reterr);
 
-/* Copies the named outputs, in the order they were named, to out[]; NULL skips one.
- * floats_of: where a value's floats lie. */
-typedef const float *hp_floats_fn(int value, void *payload);
-void hp_graph_copy_out(const hp_graph *g, hp_floats_fn *floats_of, void *payload,
-                       float *const *out);
+/* Copies an item's named outputs, in the order they were named, to its place in
+ * out[]; NULL skips one. floats_of: where that item's floats of a value lie. */
+typedef const float *hp_floats_fn(int value, int item, void *payload);
+void hp_graph_copy_out(const hp_graph *g, int item, hp_floats_fn *floats_of,
+                       void *payload, float *const *out);
+/* Where item `first` begins in each input and output. */
+void hp_graph_shift(const hp_graph *g, int first, const float *const *in,
+                    float *const *out, const float *ret_in[HP_GRAPH_PORTS],
+                    float *ret_out[HP_GRAPH_PORTS]);
 
 double hp_graph_gmac(const hp_graph *g);
 

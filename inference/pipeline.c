@@ -129,32 +129,53 @@ void hp_stage_dump_channels_last(hp_pipeline *p, const float *data, const int di
 
 typedef struct tap {
     hp_pipeline *p;
-    const char *prefix;
+    const char *const *prefix;
 } tap;
 
-static void on_stage(const hp_graph *g, const hp_stage_name *s, const float *data,
-                     void *payload)
+static void on_stage(const hp_graph *g, const hp_stage_name *s, int item,
+                     const float *data, void *payload)
 {
     tap *t = payload;
     const hp_value *v = &g->value[s->value];
     char name[96];
 
-    snprintf(name, sizeof name, "%s.%s", t->prefix, s->name);
+    if (t->prefix[item] == NULL)
+        return;
+    snprintf(name, sizeof name, "%s.%s", t->prefix[item], s->name);
     if (s->rows)
         t->p->opt.on_tensor(name, data, v->dim + 2, 2, t->p->opt.payload);
     else
         dump_part(t->p, data, v->dim, s->c_first, s->c_count, name);
 }
 
+int hp_stage_batch(const hp_pipeline *p, hp_stage_id id)
+{
+    return hp_runner_batch(p->runner[id][0]);
+}
+
+hp_code hp_stage_run_batch(hp_pipeline *p, hp_stage_id id, int fold,
+                           const char *const *prefix, int count, const int size[3],
+                           const float *const *in, float *const *out, hp_error *reterr)
+{
+    tap t = {p, prefix};
+    int last = count - 1;
+    hp_code r = hp_runner_run(p->runner[id][fold], size, count, in, out,
+                              p->opt.on_tensor != NULL ? on_stage : NULL, &t, reterr);
+
+    if (r == HP_OK)
+        return HP_OK;
+    while (prefix[last] == NULL)
+        last--;
+    if (last == 0)
+        return hp_wrap(reterr, r, "%s", prefix[0]);
+    return hp_wrap(reterr, r, "%s to %s", prefix[0], prefix[last]);
+}
+
 hp_code hp_stage_run(hp_pipeline *p, hp_stage_id id, int fold, const char *prefix,
                      const int size[3], const float *const *in, float *const *out,
                      hp_error *reterr)
 {
-    tap t = {p, prefix};
-    hp_code r = hp_runner_run(p->runner[id][fold], size, in, out,
-                              p->opt.on_tensor != NULL ? on_stage : NULL, &t, reterr);
-
-    return r == HP_OK ? HP_OK : hp_wrap(reterr, r, "%s", prefix);
+    return hp_stage_run_batch(p, id, fold, &prefix, 1, size, in, out, reterr);
 }
 
 bool hp_stage_mask_box(const uint8_t *mask, const int n[3], hp_voxel_box *ret)

@@ -1,8 +1,9 @@
-/* Compiled networks by size: a handful, the least recently used goes first.
+/* Compiled networks by size and batch: a handful, the least recently used goes first.
  *
  * A network that finds no room on its device, or no way to compute one of its
- * layers there, moves to the CPU where the device was not asked for by name, and
- * stays there: memory that was short will be again. */
+ * layers there, halves its batches; one item that does not fit moves to the CPU
+ * where the device was not asked for by name. Neither is taken back: memory that was
+ * short will be again. */
 #include "inference/runner.h"
 
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 enum { SIZES = 4 };
 
 typedef struct compiled {
-    int size[3];
+    int size[3], batch;
     unsigned long used;
     hp_graph *graph;
     hp_backend *b; /* made the exec */
@@ -20,6 +21,7 @@ typedef struct compiled {
 
 struct hp_runner {
     hp_backend *b;
+    int batch; /* items a run takes at most */
     hp_net_params params;
     hp_weights *weights;
     compiled slot[SIZES];
@@ -34,6 +36,7 @@ hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w,
     if (r == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "network");
     r->b = b;
+    r->batch = b->ops->batch_max;
     r->params = *p;
     r->weights = w;
     *ret = r;
@@ -57,7 +60,13 @@ void hp_runner_free(hp_runner *r)
     free(r);
 }
 
-static hp_code find(hp_runner *r, const int size[3], compiled **ret, hp_error *reterr)
+int hp_runner_batch(const hp_runner *r)
+{
+    return r->batch;
+}
+
+static hp_code find(hp_runner *r, const int size[3], int batch, compiled **ret,
+                    hp_error *reterr)
 {
     compiled *oldest = &r->slot[0];
     hp_code c;
@@ -65,7 +74,8 @@ static hp_code find(hp_runner *r, const int size[3], compiled **ret, hp_error *r
     for (int i = 0; i < SIZES; i++) {
         compiled *s = &r->slot[i];
 
-        if (s->exec != NULL && memcmp(s->size, size, sizeof s->size) == 0) {
+        if (s->exec != NULL && s->batch == batch &&
+            memcmp(s->size, size, sizeof s->size) == 0) {
             s->used = ++r->clock;
             *ret = s;
             return HP_OK;
@@ -75,48 +85,98 @@ static hp_code find(hp_runner *r, const int size[3], compiled **ret, hp_error *r
     }
     drop(oldest);
     c = hp_net_build(&r->params, r->weights, size, &oldest->graph, reterr);
-    if (c == HP_OK)
+    if (c == HP_OK) {
+        oldest->graph->batch = batch;
         c = r->b->ops->compile(r->b, oldest->graph, &oldest->exec, reterr);
+    }
     oldest->b = r->b;
     if (c != HP_OK) {
         drop(oldest);
         return c;
     }
     memcpy(oldest->size, size, sizeof oldest->size);
+    oldest->batch = batch;
     oldest->used = ++r->clock;
     *ret = oldest;
     return HP_OK;
 }
 
-/* Moves to the spare device, where there is one. */
-static bool move(hp_runner *r, const hp_error *why)
+/* What failed for `batch` items: half of them, and for one the spare device, where
+ * there is one. */
+static bool settle_for_less(hp_runner *r, int batch, const hp_error *why)
 {
     hp_backend *spare = NULL;
 
-    if (hp_backend_spare(r->b, &spare, NULL) != HP_OK)
+    if (batch == 1 && hp_backend_spare(r->b, &spare, NULL) != HP_OK)
         return false;
-    hp_backend_note(r->b, "network moved to=%s error=\"%s\"", spare->ops->name, why->msg);
-    for (int i = 0; i < SIZES; i++)
+    for (int i = 0; i < SIZES; i++) /* its room may be what is missing */
         drop(&r->slot[i]);
-    r->b = spare;
+    if (spare == NULL) {
+        r->batch = batch / 2;
+        if (r->b->batch == 0 || r->batch < r->b->batch)
+            r->b->batch = r->batch;
+        hp_backend_note(r->b, "network batch=%d error=\"%s\"", r->batch, why->msg);
+    } else {
+        hp_backend_note(r->b, "network moved to=%s error=\"%s\"", spare->ops->name,
+                        why->msg);
+        r->b = spare;
+        r->batch = spare->ops->batch_max;
+    }
     return true;
 }
 
-hp_code hp_runner_run(hp_runner *r, const int size[3], const float *const *in,
+/* Who looks at stages, and which item is the batch's first. */
+typedef struct viewer {
+    hp_stage_fn *on_stage;
+    void *payload;
+    int first;
+} viewer;
+
+static void see(const hp_graph *g, const hp_stage_name *s, int item, const float *data,
+                void *payload)
+{
+    viewer *v = payload;
+
+    v->on_stage(g, s, v->first + item, data, v->payload);
+}
+
+/* Items [v->first, v->first + batch). */
+static hp_code run_batch(hp_runner *r, const int size[3], int batch,
+                         const float *const *in, float *const *out, viewer *v,
+                         hp_error *reterr)
+{
+    const float *from[HP_GRAPH_PORTS] = {NULL};
+    float *to[HP_GRAPH_PORTS] = {NULL};
+    compiled *c = NULL;
+    hp_code code = find(r, size, batch, &c, reterr);
+
+    if (code != HP_OK)
+        return code;
+    hp_graph_shift(c->graph, v->first, in, out, from, to);
+    return c->b->ops->run(c->exec, from, to, v->on_stage != NULL ? see : NULL, v, reterr);
+}
+
+hp_code hp_runner_run(hp_runner *r, const int size[3], int count, const float *const *in,
                       float *const *out, hp_stage_fn *on_stage, void *payload,
                       hp_error *reterr)
 {
-    for (;;) {
-        compiled *c = NULL;
-        hp_error e = HP_ERROR_INIT;
-        hp_code code = find(r, size, &c, &e);
+    viewer v = {on_stage, payload, 0};
 
-        if (code == HP_OK)
-            code = c->b->ops->run(c->exec, in, out, on_stage, payload, &e);
-        if ((code == HP_E_NO_MEMORY || code == HP_E_UNSUPPORTED) && move(r, &e))
+    while (v.first < count) {
+        hp_error e = HP_ERROR_INIT;
+        int batch = count - v.first < r->batch ? count - v.first : r->batch;
+        hp_code code = run_batch(r, size, batch, in, out, &v, &e);
+
+        if (code == HP_OK) {
+            v.first += batch;
             continue;
-        if (code != HP_OK && reterr != NULL)
+        }
+        if ((code == HP_E_NO_MEMORY || code == HP_E_UNSUPPORTED) &&
+            settle_for_less(r, batch, &e))
+            continue;
+        if (reterr != NULL)
             *reterr = e;
         return code;
     }
+    return HP_OK;
 }

@@ -1,4 +1,4 @@
-/* A network on a back end, compiled once for each input size it meets. */
+/* A network on a back end, compiled once for each input size and batch it meets. */
 #ifndef HP_INFERENCE_RUNNER_H
 #define HP_INFERENCE_RUNNER_H
 
@@ -17,8 +17,13 @@ hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w,
 void hp_runner_free(hp_runner *r);
 HP_AUTO_DEFINE(hp_runner, hp_runner_free)
 
-/* Runs for an input of `size` (z, y, x); see hp_backend_ops.run. */
-hp_code hp_runner_run(hp_runner *r, const int size[3], const float *const *in,
+/* Items that are best handed over at once: 1 where more would only cost memory. */
+int hp_runner_batch(const hp_runner *r);
+
+/* Runs `count` items of `size` (z, y, x), one after another in each input and output;
+ * see hp_backend_ops.run. They may run in several batches, and where those do not fit
+ * in smaller ones: an item's result does not depend on that. */
+hp_code hp_runner_run(hp_runner *r, const int size[3], int count, const float *const *in,
                       float *const *out, hp_stage_fn *on_stage, void *payload,
                       hp_error *reterr);
 

@@ -9,10 +9,16 @@
 #include "kernels/peaks.h"
 #include "kernels/resize.h"
 
+/* One item after another, where there are several. */
 typedef struct heads {
     int n[3]; /* heat map size */
     float *hm, *whd, *off;
 } heads;
+
+static size_t heat_cells(const heads *h)
+{
+    return (size_t)h->n[0] * h->n[1] * h->n[2];
+}
 
 /* sigmoid, clamped to [1e-4, 1 - 1e-4] as in training. */
 static void squash(float *hm, size_t n)
@@ -44,28 +50,6 @@ static hp_box box_of(const heads *h, int index, const int stride[3], const hp_ge
     return b;
 }
 
-/* One phase's crop, (grid) HU, through the network. */
-static hp_code run_network(hp_pipeline *p, int phase, const int16_t *hu, heads *h,
-                           hp_error *reterr)
-{
-    const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
-    const int *n = s->params.grid;
-    size_t size = (size_t)n[0] * n[1] * n[2];
-    float *in = malloc(size * sizeof *in);
-    char prefix[24];
-    hp_code r;
-
-    if (in == NULL)
-        return hp_fail(reterr, HP_E_NO_MEMORY, "detector input");
-    snprintf(prefix, sizeof prefix, "detect.%s", hp_phase_name((hp_phase)phase));
-    hp_window_ref(hu, size, &s->window, in, 1);
-    hp_stage_dump(p, in, n, 3, "%s.input", prefix);
-    r = hp_stage_run(p, HP_STAGE_DETECTOR, 0, prefix, n, (const float *const[]){in},
-                     (float *const[]){h->hm, h->whd, h->off}, reterr);
-    free(in);
-    return r;
-}
-
 static hp_code cut_crop(const hp_volume *vol, const hp_voxel_box *crop, const int n[3],
                         int16_t *ret, hp_error *reterr)
 {
@@ -88,7 +72,7 @@ static int phase_rank(int phase)
 
 /* Appends the phase's boxes; keeps them in the detail too. */
 static void decode(hp_pipeline *p, int phase, const hp_geom *g, const hp_voxel_box *crop,
-                   heads *h, hp_scored_box *boxes, int *count)
+                   const heads *h, hp_scored_box *boxes, int *count)
 {
     const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
     int k = s->topk < HP_PIPELINE_PEAKS ? s->topk : HP_PIPELINE_PEAKS, found, stride[3],
@@ -105,7 +89,7 @@ static void decode(hp_pipeline *p, int phase, const hp_geom *g, const hp_voxel_b
     }
     grid = hp_geom_crop(g, crop->lo, n);
     grid = hp_geom_resample(&grid, s->params.grid);
-    squash(h->hm, (size_t)h->n[0] * h->n[1] * h->n[2]);
+    squash(h->hm, heat_cells(h));
     found = hp_peaks_ref(h->hm, h->n, (float)s->score_min, peak, k);
     p->detail.peak_count[phase] = found;
     for (int i = 0; i < found; i++) {
@@ -139,12 +123,10 @@ static void to_findings(hp_findings *f, const hp_scored_box *boxes, int count)
     }
 }
 
-static hp_code heads_init(heads *h, const hp_model_stage *s, hp_error *reterr)
+static hp_code heads_init(heads *h, const hp_model_stage *s, int items, hp_error *reterr)
 {
-    int stride[3];
-    size_t cells = 1;
+    size_t cells = (size_t)items;
 
-    hp_net_heat_stride(&s->params, stride);
     for (int a = 0; a < 3; a++) {
         int first = s->params.hourglass.stem_stride[a];
         int half = (s->params.grid[a] + first - 1) / first;
@@ -161,42 +143,125 @@ static hp_code heads_init(heads *h, const hp_model_stage *s, hp_error *reterr)
                : hp_fail(reterr, HP_E_NO_MEMORY, "detector output");
 }
 
-/* hu[phase]: that phase's crop, made by `cut` when NULL. Candidates go to f. */
+/* Phases on their way through the network, as many at once as its device likes. */
+typedef struct passage {
+    const hp_volume *const *vol; /* by phase; where NULL */
+    const int16_t *const *hu;    /* the phase's crop, (grid) */
+    const hp_geom *g;
+    const hp_voxel_box *crop;
+    int phase[HP_PHASES], phases; /* those that are there */
+    int batch;
+    int16_t *cut; /* (grid) */
+    float *in;    /* (batch, grid) */
+    heads h;      /* of `batch` items */
+} passage;
+
+static hp_code passage_init(passage *a, hp_pipeline *p, hp_error *reterr)
+{
+    const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
+    size_t size = (size_t)s->params.grid[0] * s->params.grid[1] * s->params.grid[2];
+
+    for (int phase = 0; phase < HP_PHASES; phase++) {
+        p->detail.peak_count[phase] = 0;
+        if (a->vol[phase] != NULL || a->hu[phase] != NULL)
+            a->phase[a->phases++] = phase;
+    }
+    a->batch = hp_stage_batch(p, HP_STAGE_DETECTOR);
+    a->batch = a->batch < a->phases ? a->batch : a->phases;
+    a->cut = malloc(size * sizeof *a->cut);
+    a->in = malloc((size_t)a->batch * size * sizeof *a->in);
+    if (a->cut == NULL || a->in == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "detector input");
+    return heads_init(&a->h, s, a->batch, reterr);
+}
+
+static void passage_done(passage *a)
+{
+    free(a->h.hm);
+    free(a->h.whd);
+    free(a->h.off);
+    free(a->cut);
+    free(a->in);
+}
+
+/* Phases [first, first + count) of those that are there, to the heads. */
+static hp_code run_network(hp_pipeline *p, passage *a, int first, int count,
+                           hp_error *reterr)
+{
+    const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
+    const int *n = s->params.grid;
+    size_t size = (size_t)n[0] * n[1] * n[2];
+    char name[HP_PHASES][24];
+    const char *prefix[HP_PHASES];
+
+    for (int i = 0; i < count; i++) {
+        int phase = a->phase[first + i];
+        const int16_t *hu = a->hu[phase];
+        float *in = a->in + (size_t)i * size;
+        hp_code r = HP_OK;
+
+        if (hu == NULL) {
+            r = cut_crop(a->vol[phase], a->crop, n, a->cut, reterr);
+            hu = a->cut;
+        }
+        if (r != HP_OK)
+            return r;
+        snprintf(name[i], sizeof name[i], "detect.%s", hp_phase_name((hp_phase)phase));
+        prefix[i] = name[i];
+        hp_window_ref(hu, size, &s->window, in, 1);
+        hp_stage_dump(p, in, n, 3, "%s.input", prefix[i]);
+    }
+    return hp_stage_run_batch(p, HP_STAGE_DETECTOR, 0, prefix, count, n,
+                              (const float *const[]){a->in},
+                              (float *const[]){a->h.hm, a->h.whd, a->h.off}, reterr);
+}
+
+/* All phases' boxes. */
+static hp_code find_boxes(hp_pipeline *p, passage *a, hp_scored_box *boxes, int *count,
+                          hp_error *reterr)
+{
+    size_t cells = heat_cells(&a->h);
+
+    for (int first = 0; first < a->phases; first += a->batch) {
+        int now = a->phases - first < a->batch ? a->phases - first : a->batch;
+        hp_code r = run_network(p, a, first, now, reterr);
+
+        if (r != HP_OK)
+            return r;
+        for (int i = 0; i < now; i++) {
+            size_t at = (size_t)i * cells;
+            heads h = a->h;
+
+            h.hm += at;
+            h.whd += 3 * at;
+            h.off += 3 * at;
+            decode(p, a->phase[first + i], a->g, a->crop, &h, boxes, count);
+        }
+        hp_stage_progress(p, "detect", (double)(first + now) / a->phases);
+    }
+    return HP_OK;
+}
+
+/* hu[phase]: that phase's crop; cut from vol[phase] where NULL. Candidates go to f. */
 static hp_code detect(hp_pipeline *p, const hp_volume *const vol[HP_PHASES],
                       const int16_t *const hu[HP_PHASES], const hp_geom *g,
                       const hp_voxel_box *crop, hp_findings *f, hp_error *reterr)
 {
     const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
-    const int *n = s->params.grid;
     hp_scored_box *boxes = malloc(HP_PHASES * HP_PIPELINE_PEAKS * sizeof *boxes);
-    int16_t *cut = malloc((size_t)n[0] * n[1] * n[2] * sizeof *cut);
-    heads h = {0};
+    passage a = {.vol = vol, .hu = hu, .g = g, .crop = crop};
     int count = 0;
-    hp_code r = boxes != NULL && cut != NULL
-                    ? heads_init(&h, s, reterr)
-                    : hp_fail(reterr, HP_E_NO_MEMORY, "candidates");
+    hp_code r = boxes != NULL ? passage_init(&a, p, reterr)
+                              : hp_fail(reterr, HP_E_NO_MEMORY, "candidates");
 
-    for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++) {
-        p->detail.peak_count[phase] = 0;
-        if (vol[phase] == NULL && hu[phase] == NULL)
-            continue;
-        if (hu[phase] == NULL)
-            r = cut_crop(vol[phase], crop, n, cut, reterr);
-        if (r == HP_OK)
-            r = run_network(p, phase, hu[phase] != NULL ? hu[phase] : cut, &h, reterr);
-        if (r == HP_OK)
-            decode(p, phase, g, crop, &h, boxes, &count);
-        hp_stage_progress(p, "detect", (phase + 1.0) / HP_PHASES);
-    }
+    if (r == HP_OK)
+        r = find_boxes(p, &a, boxes, &count, reterr);
     if (r == HP_OK) {
         count = hp_nms_ref(boxes, count, s->nms_iou, s->keep);
         to_findings(f, boxes, count);
     }
-    free(h.hm);
-    free(h.whd);
-    free(h.off);
+    passage_done(&a);
     free(boxes);
-    free(cut);
     return r;
 }
 

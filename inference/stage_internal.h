@@ -74,6 +74,13 @@ hp_code hp_stage_measure(hp_visit *v, hp_error *reterr);
 hp_code hp_stage_run(hp_pipeline *p, hp_stage_id id, int fold, const char *prefix,
                      const int size[3], const float *const *in, float *const *out,
                      hp_error *reterr);
+/* The same for `count` items, one after another in each input and output; prefix[i] is
+ * item i's. Items behind the first whose prefix is NULL only fill the batch. */
+hp_code hp_stage_run_batch(hp_pipeline *p, hp_stage_id id, int fold,
+                           const char *const *prefix, int count, const int size[3],
+                           const float *const *in, float *const *out, hp_error *reterr);
+/* Items that the stage's device likes at once. */
+int hp_stage_batch(const hp_pipeline *p, hp_stage_id id);
 /* Hands a tensor to on_tensor, if anybody looks. */
 void hp_stage_dump(hp_pipeline *p, const float *data, const int *dims, int rank,
                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));

@@ -36,41 +36,91 @@ static void fill_image(const hp_model_stage *s, const int16_t *patch, int side,
     }
 }
 
-/* ret (members, classes): softmax of each ensemble member. */
+/* Crops of one side on their way through a network. */
+typedef struct crops {
+    int side, cells, channels;
+    int room, count;      /* room - count of them only fill the batch */
+    float *image, *delta; /* (room, side, side, channels), (room, cells, cells) */
+    char name[HP_MAX_CANDIDATES][24];
+} crops;
+
+static void crops_done(crops *k)
+{
+    free(k->image);
+    free(k->delta);
+    *k = (crops){0};
+}
+
+/* room: HP_MAX_CANDIDATES at most. */
+static hp_code crops_init(crops *k, const hp_model_stage *s, int side, int room,
+                          hp_error *reterr)
+{
+    *k = (crops){.side = side,
+                 .cells = hp_net_sadt_cells(&s->params, side),
+                 .channels = s->params.sadt.mask_input ? 5 : 4,
+                 .room = room};
+    k->image = calloc((size_t)room * side * side * k->channels, sizeof *k->image);
+    k->delta = calloc((size_t)room * k->cells * k->cells, sizeof *k->delta);
+    if (k->image != NULL && k->delta != NULL)
+        return HP_OK;
+    crops_done(k);
+    return hp_fail(reterr, HP_E_NO_MEMORY, "texture input");
+}
+
+static void crops_add(crops *k, hp_pipeline *p, const hp_model_stage *s,
+                      const int16_t *patch, const double rect[4], const char *name)
+{
+    size_t i = (size_t)k->count;
+    float *image = k->image + i * k->side * k->side * k->channels;
+    float *delta = k->delta + i * k->cells * k->cells;
+    char full[64];
+
+    snprintf(k->name[k->count++], sizeof k->name[0], "%s", name);
+    fill_image(s, patch, k->side, rect, image);
+    hp_grid_mask_ref(rect, k->cells, k->cells, s->params.sadt.output_stride, delta);
+    snprintf(full, sizeof full, "%s.input", name);
+    hp_stage_dump_channels_last(p, image, (int[4]){1, k->side, k->side, k->channels},
+                                full);
+    hp_stage_dump(p, delta, (int[2]){k->cells, k->cells}, 2, "%s.mask", name);
+}
+
+/* ret (count, classes): softmax of ensemble member `fold` for each crop. */
+static hp_code crops_run(const crops *k, hp_pipeline *p, hp_stage_id id, int fold,
+                         double (*ret)[HP_MAX_CLASSES], hp_error *reterr)
+{
+    const hp_model_stage *s = &p->model->stage[id];
+    float logit[HP_MAX_CANDIDATES * 64];
+    char name[HP_MAX_CANDIDATES][48];
+    const char *prefix[HP_MAX_CANDIDATES] = {NULL};
+    hp_code r;
+
+    for (int i = 0; i < k->count; i++) {
+        snprintf(name[i], sizeof name[i], "%s.fold%d", k->name[i], fold);
+        prefix[i] = name[i];
+    }
+    r = hp_stage_run_batch(p, id, fold, prefix, k->room, (int[3]){1, k->side, k->side},
+                           (const float *const[]){k->image, k->delta},
+                           (float *const[]){logit}, reterr);
+    for (int i = 0; i < k->count && r == HP_OK; i++)
+        softmax(logit + i * s->params.sadt.classes, s->params.sadt.classes,
+                s->temperature, ret[i]);
+    return r;
+}
+
+/* ret (members, classes): one crop through each ensemble member. */
 static hp_code run_stage(hp_pipeline *p, hp_stage_id id, const int16_t *patch, int side,
                          const double rect[4], const char *name,
                          double (*ret)[HP_MAX_CLASSES], hp_error *reterr)
 {
     const hp_model_stage *s = &p->model->stage[id];
-    int c = s->params.sadt.mask_input ? 5 : 4,
-        cells = hp_net_sadt_cells(&s->params, side);
-    int size[3] = {1, side, side};
-    float *image = malloc((size_t)side * side * (size_t)c * sizeof *image);
-    float *delta = malloc((size_t)cells * cells * sizeof *delta), logit[64];
-    hp_code r = image != NULL && delta != NULL
-                    ? HP_OK
-                    : hp_fail(reterr, HP_E_NO_MEMORY, "texture input");
+    crops k;
+    hp_code r = crops_init(&k, s, side, 1, reterr);
 
-    if (r == HP_OK) {
-        char full[64];
-
-        fill_image(s, patch, side, rect, image);
-        hp_grid_mask_ref(rect, cells, cells, s->params.sadt.output_stride, delta);
-        snprintf(full, sizeof full, "%s.input", name);
-        hp_stage_dump_channels_last(p, image, (int[4]){1, side, side, c}, full);
-        hp_stage_dump(p, delta, (int[2]){cells, cells}, 2, "%s.mask", name);
-    }
-    for (int i = 0; i < s->weights_count && r == HP_OK; i++) {
-        char prefix[48];
-
-        snprintf(prefix, sizeof prefix, "%s.fold%d", name, i);
-        r = hp_stage_run(p, id, i, prefix, size, (const float *const[]){image, delta},
-                         (float *const[]){logit}, reterr);
-        if (r == HP_OK)
-            softmax(logit, s->params.sadt.classes, s->temperature, ret[i]);
-    }
-    free(image);
-    free(delta);
+    if (r == HP_OK)
+        crops_add(&k, p, s, patch, rect, name);
+    for (int i = 0; i < s->weights_count && r == HP_OK; i++)
+        r = crops_run(&k, p, id, i, &ret[i], reterr);
+    crops_done(&k);
     return r;
 }
 
@@ -109,42 +159,77 @@ static hp_code cut_patch(const hp_visit *v, const hp_model_stage *s,
     return HP_OK;
 }
 
-static hp_code run_candidate(hp_visit *v, hp_stage_id id, const hp_candidate *c,
-                             const char *name, double (*ret)[HP_MAX_CLASSES],
-                             hp_error *reterr)
+/* p_primary of the candidates whose crops these are, all in one batch. */
+static hp_code filter(hp_visit *v, crops *k, const int *candidate, int *done,
+                      hp_error *reterr)
 {
-    int16_t *patch = NULL;
-    double rect[4];
-    int side = 0;
-    hp_code r = cut_patch(v, &v->p->model->stage[id], c, &side, &patch, rect, reterr);
+    hp_findings *f = v->f;
+    double p[HP_MAX_CANDIDATES][HP_MAX_CLASSES];
+    hp_code r = crops_run(k, v->p, HP_STAGE_KSF, 0, p, reterr);
 
-    if (r == HP_OK)
-        r = run_stage(v->p, id, patch, side, rect, name, ret, reterr);
-    free(patch);
-    return r;
+    if (r != HP_OK)
+        return r;
+    for (int i = 0; i < k->count; i++)
+        f->candidates[candidate[i]].p_primary = p[i][1];
+    *done += k->count;
+    k->count = 0;
+    hp_stage_progress(v->p, "ksf", (double)*done / f->candidate_count);
+    return HP_OK;
+}
+
+/* Crops of the usual side share a batch, always as large, so that it is compiled
+ * once; those that a large lesion asked for are few, and go alone. */
+static hp_code filter_all(hp_visit *v, crops *usual, hp_error *reterr)
+{
+    const hp_model_stage *s = &v->p->model->stage[HP_STAGE_KSF];
+    int at[HP_MAX_CANDIDATES], done = 0;
+
+    for (int i = 0; i < v->f->candidate_count; i++) {
+        int16_t *patch = NULL;
+        double rect[4];
+        int side = 0;
+        crops one = {0}, *k = usual;
+        char name[24];
+        hp_code r = cut_patch(v, s, &v->f->candidates[i], &side, &patch, rect, reterr);
+
+        if (r == HP_OK && side != usual->side) {
+            r = crops_init(&one, s, side, 1, reterr);
+            k = &one;
+        }
+        if (r == HP_OK) {
+            snprintf(name, sizeof name, "ksf.%d", i);
+            if (k == usual)
+                at[k->count] = i;
+            crops_add(k, v->p, s, patch, rect, name);
+        }
+        if (r == HP_OK && k->count == k->room)
+            r = filter(v, k, k == usual ? at : &i, &done, reterr);
+        crops_done(&one);
+        free(patch);
+        if (r != HP_OK)
+            return r;
+    }
+    return usual->count > 0 ? filter(v, usual, at, &done, reterr) : HP_OK;
 }
 
 hp_code hp_stage_ksf(hp_visit *v, hp_error *reterr)
 {
     const hp_model_stage *s = &v->p->model->stage[HP_STAGE_KSF];
+    int room = hp_stage_batch(v->p, HP_STAGE_KSF) > 1 ? HP_MAX_CANDIDATES : 1;
     hp_findings *f = v->f;
+    crops usual;
+    hp_code r = crops_init(&usual, s, s->crop_px, room, reterr);
 
     f->primary = -1;
-    for (int i = 0; i < f->candidate_count; i++) {
-        double p[HP_MODEL_FOLDS][HP_MAX_CLASSES];
-        char name[24];
-        hp_code r;
-
-        snprintf(name, sizeof name, "ksf.%d", i);
-        r = run_candidate(v, HP_STAGE_KSF, &f->candidates[i], name, p, reterr);
-        if (r != HP_OK)
-            return r;
-        f->candidates[i].p_primary = p[0][1];
-        hp_stage_progress(v->p, "ksf", (i + 1.0) / f->candidate_count);
-        /* Candidates stand by detection score: the first accepted one wins. */
-        if (f->primary < 0 && p[0][1] >= s->threshold)
+    if (r == HP_OK)
+        r = filter_all(v, &usual, reterr);
+    crops_done(&usual);
+    if (r != HP_OK)
+        return r;
+    /* Candidates stand by detection score: the first accepted one wins. */
+    for (int i = 0; i < f->candidate_count && f->primary < 0; i++)
+        if (f->candidates[i].p_primary >= s->threshold)
             f->primary = i;
-    }
     if (f->primary < 0 && v->p->opt.evaluate && f->candidate_count > 0)
         f->primary = 0; /* one prediction for each patient (Table V needs it) */
     return HP_OK;
@@ -177,13 +262,20 @@ hp_code hp_stage_classify(hp_visit *v, hp_error *reterr)
 {
     hp_findings *f = v->f;
     hp_pipeline_detail *d = &v->p->detail;
+    const hp_model_stage *s = &v->p->model->stage[HP_STAGE_CLASSIFY];
+    int16_t *patch = NULL;
+    double rect[4];
+    int side = 0;
     hp_code r;
 
     if (f->primary < 0)
         return HP_OK;
-    d->folds = v->p->model->stage[HP_STAGE_CLASSIFY].weights_count;
-    r = run_candidate(v, HP_STAGE_CLASSIFY, &f->candidates[f->primary], "classify",
-                      d->fold, reterr);
+    d->folds = s->weights_count;
+    r = cut_patch(v, s, &f->candidates[f->primary], &side, &patch, rect, reterr);
+    if (r == HP_OK)
+        r = run_stage(v->p, HP_STAGE_CLASSIFY, patch, side, rect, "classify", d->fold,
+                      reterr);
+    free(patch);
     if (r == HP_OK)
         f->class_index =
             hp_pipeline_vote((const double(*)[HP_MAX_CLASSES])d->fold, d->folds,

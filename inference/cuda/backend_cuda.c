@@ -455,6 +455,8 @@ static hp_code cuda_compile(hp_backend *b, const hp_graph *g, hp_exec **ret,
 
     if (e == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "compiling a network");
+    if (g->batch != 1)
+        r = hp_fail(reterr, HP_E_UNSUPPORTED, "a batch of %d", g->batch);
     for (int i = 0; i < g->op_count && r == HP_OK; i++)
         r = compile_op(e, i, reterr);
     hp_plans_rest(c->plans);
@@ -614,7 +616,7 @@ static hp_code show(hp_exec *e, int value, const viewer *w, hp_error *reterr)
         if (r == HP_OK && !finite_floats(host, bytes / sizeof(float)))
             r = not_finite(g, s, reterr);
         if (r == HP_OK)
-            w->on_stage(g, &g->stage[s], host, w->payload);
+            w->on_stage(g, &g->stage[s], 0, host, w->payload);
     }
     free(host);
     return r;
@@ -758,14 +760,15 @@ static hp_code run_tail(hp_exec *e, const float *const *in, const viewer *w,
             if (!finite_floats(e->floats[v], hp_value_count(&g->value[v])))
                 return not_finite(g, s, reterr);
             if (w->on_stage != NULL)
-                w->on_stage(g, &g->stage[s], e->floats[v], w->payload);
+                w->on_stage(g, &g->stage[s], 0, e->floats[v], w->payload);
         }
     }
     return HP_OK;
 }
 
-static const float *made_floats(int value, void *payload)
+static const float *made_floats(int value, int item, void *payload)
 {
+    (void)item;
     return ((const hp_exec *)payload)->floats[value];
 }
 
@@ -797,12 +800,13 @@ static hp_code cuda_run(hp_exec *e, const float *const *in, float *const *out,
     if (r == HP_OK)
         r = run_tail(e, in, &w, reterr);
     if (r == HP_OK)
-        hp_graph_copy_out(g, made_floats, e, out);
+        hp_graph_copy_out(g, 0, made_floats, e, out);
     return r;
 }
 
 const hp_backend_ops hp_backend_cuda = {
     .name = "cuda",
+    .batch_max = 1,
     .open = cuda_open,
     .close = cuda_close,
     .describe = cuda_describe,

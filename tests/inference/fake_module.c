@@ -58,6 +58,7 @@ static void fake_release(hp_exec *e)
 }
 
 static const hp_backend_ops ops = {.name = "cuda",
+                                   .batch_max = 4,
                                    .open = fake_open,
                                    .close = fake_close,
                                    .describe = fake_describe,

@@ -158,12 +158,13 @@ typedef struct film {
     int stages;
 } film;
 
-static void record(const hp_graph *g, const hp_stage_name *s, const float *data,
+static void record(const hp_graph *g, const hp_stage_name *s, int item, const float *data,
                    void *payload)
 {
     film *f = payload;
     size_t n = hp_value_count(&g->value[s->value]);
 
+    (void)item;
     assert_true(f->stages < 64);
     f->data[f->stages] = malloc(n * sizeof(float));
     assert_non_null(f->data[f->stages]);

@@ -40,16 +40,17 @@ static void remember(golden *w, const float *data, size_t n)
     w->trace_count += n;
 }
 
-static void compare(const hp_graph *g, const hp_stage_name *s, const float *data,
+static void compare(const hp_graph *g, const hp_stage_name *s, int one, const float *data,
                     void *payload)
 {
-    golden *w = payload;
+    golden *w = payload; /* the file's item; each runs alone here */
     const hp_value *v = &g->value[s->value];
     size_t cells = hp_value_count(v) / (size_t)v->dim[3];
     double worst = 0, largest = 0;
     const hp_tensor *t;
     char key[64];
 
+    (void)one;
     remember(w, data, hp_value_count(v));
     snprintf(key, sizeof key, "%s.%s", s->output ? "output" : "stage", s->name);
     t = hp_safetensors_find(w->file, key);

@@ -83,7 +83,7 @@ static void test_module__that_is_no_library(void **state)
 static void test_module__of_an_older_interface(void **state)
 {
     (void)state;
-    assert_refused(fake("old"), "is of another version: interface 0");
+    assert_refused(fake("old"), "is of another version: interface 1");
 }
 
 static void test_module__with_other_structs(void **state)
@@ -144,11 +144,11 @@ static void test_module__variable_names_it(void **state)
 /* --- a device without room --------------------------------------------- */
 
 static const char LIVER[] = "{\"widths\":[4,6],\"strides\":[[1,1,1],[2,2,2]]}";
-enum { SIDE = 8, VOXELS = SIDE * SIDE * SIDE };
+enum { SIDE = 8, VOXELS = SIDE * SIDE * SIDE, ITEMS = 5 };
 
 static hp_code run_liver(hp_backend *b, float *logit, hp_error *err)
 {
-    static float x[VOXELS];
+    static float x[ITEMS * VOXELS];
     static const int size[3] = {SIDE, SIDE, SIDE};
     const float *in[1] = {x};
     float *out[1] = {logit};
@@ -158,15 +158,15 @@ static hp_code run_liver(hp_backend *b, float *logit, hp_error *err)
     json_t *j = NULL;
     hp_code code;
 
-    for (int i = 0; i < VOXELS; i++)
+    for (int i = 0; i < ITEMS * VOXELS; i++)
         x[i] = (float)(i % 13) / 13;
     assert_ok(hp_json_parse(LIVER, sizeof LIVER - 1, &j, err), err);
     assert_ok(hp_net_params_read("unet3d", j, NULL, &p, err), err);
     assert_ok(hp_weights_random(7, &w, err), err);
     assert_ok(hp_runner_new(b, &p, w, &r, err), err);
-    code = hp_runner_run(r, size, in, out, NULL, NULL, err);
+    code = hp_runner_run(r, size, ITEMS, in, out, NULL, NULL, err);
     if (code == HP_OK) /* and again, where it is now */
-        code = hp_runner_run(r, size, in, out, NULL, NULL, err);
+        code = hp_runner_run(r, size, ITEMS, in, out, NULL, NULL, err);
     hp_runner_free(r);
     hp_weights_free(w);
     json_decref(j);
@@ -178,7 +178,7 @@ static void test_module__full_device_hands_over_to_the_cpu(void **state)
     hp_auto(hp_backend) *full = NULL;
     hp_auto(hp_backend) *cpu = NULL;
     hp_error err = HP_ERROR_INIT;
-    static float moved[VOXELS], there[VOXELS];
+    static float moved[ITEMS * VOXELS], there[ITEMS * VOXELS];
     char words[200];
 
     (void)state;
@@ -187,16 +187,18 @@ static void test_module__full_device_hands_over_to_the_cpu(void **state)
     assert_ok(open_with("auto", fake("full"), &full, &err), &err);
     assert_ok(run_liver(full, moved, &err), &err);
     assert_memory_equal(moved, there, sizeof moved);
-    assert_non_null(strstr(notes, "network moved to=cpu error=\"device memory\""));
+    assert_non_null(strstr(notes, "network batch=2 error=\"device memory\"\n"
+                                  "network batch=1 error=\"device memory\"\n"
+                                  "network moved to=cpu error=\"device memory\"\n"));
     hp_backend_describe(full, words, sizeof words);
-    assert_non_null(strstr(words, "cuda: a fake; in part cpu: oneDNN"));
+    assert_non_null(strstr(words, "cuda: a fake; batches of 1; in part cpu: oneDNN"));
 }
 
 static void test_module__full_device_that_was_asked_for_fails(void **state)
 {
     hp_auto(hp_backend) *full = NULL;
     hp_error err = HP_ERROR_INIT;
-    static float logit[VOXELS];
+    static float logit[ITEMS * VOXELS];
 
     (void)state;
     assert_ok(open_with("cuda", fake("full"), &full, &err), &err);

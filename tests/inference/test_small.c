@@ -65,7 +65,7 @@ static void run(const hp_model_stage *s, int fold, const int size[3],
     hp_auto(hp_runner) *r = NULL;
 
     assert_ok(hp_runner_new(backend, &s->params, s->weights[fold], &r, &err), &err);
-    assert_ok(hp_runner_run(r, size, in, out, NULL, NULL, &err), &err);
+    assert_ok(hp_runner_run(r, size, 1, in, out, NULL, NULL, &err), &err);
 }
 
 static float *windowed(const hp_model_stage *s, const int16_t *hu, size_t n)

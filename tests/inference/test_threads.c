@@ -16,13 +16,14 @@ typedef struct sums {
 } sums;
 
 /* FNV-1a over the bits of the whole stage. */
-static void add(const hp_graph *g, const hp_stage_name *s, const float *data,
+static void add(const hp_graph *g, const hp_stage_name *s, int item, const float *data,
                 void *payload)
 {
     sums *w = payload;
     uint64_t h = 1469598103934665603u;
     size_t n = hp_value_count(&g->value[s->value]);
 
+    (void)item;
     for (size_t i = 0; i < n; i++) {
         uint32_t bits;
 

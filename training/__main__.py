@@ -36,6 +36,8 @@ def parse():
     p.add_argument("--out", default=os.path.join(HERE, "models", "small"))
     p.add_argument("--build", default=os.path.join(HERE, "build"))
     p.add_argument("--threads", type=int, default=0, help="0: all cores")
+    p.add_argument("--start", metavar="BUNDLE",
+                   help="detector and trunk start from this bundle's weights, not from nothing")
     p.add_argument("--device", default="cpu")
     p.add_argument("--minutes", help="override budgets: liver=5,detector=20,...")
     p.add_argument("--allow-missing", action="store_true",
@@ -117,7 +119,7 @@ def main():
     args.data = os.path.abspath(args.data or os.path.join(HERE, ".train", "data"))
     args.work = os.path.abspath(args.work or os.path.join(
         HERE, ".train", "quick" if args.quick else "full"))
-    run = steps.Run(args.data, args.work, minutes, args.device)
+    run = steps.Run(args.data, args.work, minutes, args.device, args.start)
     functions = {
         "data": lambda: step_data(args, plan, run),
         "liver": lambda: steps.train_liver(run),

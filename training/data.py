@@ -4,6 +4,7 @@ Layout: DIR/<what>/<seed %07d>.safetensors, int16 HU, phases NC A V D (the keys 
 in each reader). Files may still be growing in number while training runs: the list
 is read again now and then, so training begins when the first studies are there.
 """
+import math
 import os
 import random
 import time
@@ -246,12 +247,17 @@ def coarser(patch, pool):
 
 
 def jitter(rect, rng):
-    """Shift +-10 % and scale .8 to 1.3 of each side: test boxes are the detector's."""
+    """Half of the boxes a bit off, half as far off as a detector's with an IoU below .5.
+
+    Served boxes are the detector's. Learnt from boxes within a tenth of the truth's,
+    SaDT lost a fifth of its right answers on those with an IoU of .1 to .5.
+    """
     y1, x1, y2, x2 = rect
     h, w = y2 - y1, x2 - x1
-    cy = (y1 + y2) / 2 + rng.uniform(-.1, .1) * h
-    cx = (x1 + x2) / 2 + rng.uniform(-.1, .1) * w
-    h, w = h * rng.uniform(.8, 1.3), w * rng.uniform(.8, 1.3)
+    shift, small, large = (.1, .8, 1.3) if rng.random() < .5 else (.3, .55, 1.7)
+    cy = (y1 + y2) / 2 + rng.uniform(-shift, shift) * h
+    cx = (x1 + x2) / 2 + rng.uniform(-shift, shift) * w
+    h, w = (n * math.exp(rng.uniform(math.log(small), math.log(large))) for n in (h, w))
     return [cy - h / 2, cx - w / 2, cy + h / 2, cx + w / 2]
 
 

@@ -4,10 +4,11 @@ import random
 
 import torch
 from monai.losses import DiceLoss
+from safetensors.torch import load_file
 
 from . import data, decode, losses
 from .bundle import PATCH, SMALL
-from .nets import build
+from .nets import build, recentre, unfold
 from .nets.sadt import grid_mask
 from .trainer import Trainer
 
@@ -21,11 +22,22 @@ CL3, CL2 = torch.channels_last_3d, torch.channels_last
 class Run:
     """Where things are and how long each network may train."""
 
-    def __init__(self, data_dir, work_dir, minutes, device="cpu"):
+    def __init__(self, data_dir, work_dir, minutes, device="cpu", start=None):
         self.data, self.work, self.minutes, self.device = data_dir, work_dir, minutes, device
+        # What has learnt before is not to be shaken out of it.
+        self.start, self.lr_scale = start, .5 if start else 1.
 
     def files(self, what, accept):
         return data.Files(self.data, what, accept)
+
+    def begin(self, net, stem, name):
+        """A network without a checkpoint starts from the bundle `start`, if one is named."""
+        if not self.start or os.path.exists(os.path.join(self.work, name + ".pt")):
+            return False
+        path = os.path.join(self.start, stem + ".safetensors")
+        taken = unfold(net, load_file(path))
+        print(f"{name}: started from {path}, {taken} tensors", flush=True)
+        return True
 
 
 def is_train(seed):
@@ -123,7 +135,13 @@ def train_detector(run, batch=4):
     files.wait(8)
     torch.manual_seed(2)
     net = build("hourglass3d", spec["params"]).to(run.device)
-    t = Trainer("detector", net, run.work, run.minutes["detector"], 1e-3, channels_last=CL3)
+    started = run.begin(net, "detector", "detector")
+    t = Trainer("detector", net, run.work, run.minutes["detector"],
+                1e-3 * run.lr_scale, channels_last=CL3)
+    if started:
+        samples = [[data.detector_sample(files, t.rng)[0] for _ in range(batch)] for _ in range(8)]
+        with cast(run.device):
+            recentre(net, [(torch.stack(s).to(run.device, memory_format=CL3),) for s in samples])
 
     def loss(t):
         xs, targets = [], []
@@ -307,16 +325,20 @@ def train_sadt(run, name, params, rows, valid_rows, weights, minutes, seed=0, ba
     """rows(): things to choose from, (seed, label, hu, rect, row)."""
     torch.manual_seed(100 + seed)
     net = build("sadt", params).to(run.device)
-    if trunk:
-        start_from_trunk(net, run)
+    # Weights that were learnt before: of the trunk (settled or not), or of a bundle,
+    # which knows batch norm as it was settled.
+    learnt = start_from_trunk(net, run) if trunk else \
+        "settled" if run.begin(net, "cls0", name) else None
     t = Trainer(name, net, run.work, minutes, lr, weight_decay=1e-2, seed=seed, channels_last=CL2)
     weight = torch.tensor(weights).to(run.device)
-    if trunk and t.step == 0:
-        with cast(run.device):
-            net.settle(sadt_batch(chosen, t.rng, run.device)[:2]
-                       for chosen in ([t.rng.choice(rows()) for _ in range(2 * batch)]
-                                      for _ in range(SETTLE_BATCHES)))
-    net.settled = trunk
+    if t.step == 0:
+        t.extra["settled"] = learnt is not None
+        if learnt == "unsettled":
+            with cast(run.device):
+                net.settle(sadt_batch(chosen, t.rng, run.device)[:2]
+                           for chosen in ([t.rng.choice(rows()) for _ in range(2 * batch)]
+                                          for _ in range(SETTLE_BATCHES)))
+    net.settled = t.extra["settled"]
 
     def loss(t):
         pool = rows()
@@ -388,7 +410,7 @@ def train_trunk(run):
 
     train_sadt(run, "trunk", {**spec["params"], "classes": KINDS},
                lambda: pool.add(patches.refresh()), check_rows, [1.] * KINDS,
-               run.minutes["trunk"], seed=77, to_class=kind_to_class)
+               run.minutes["trunk"], seed=77, lr=2e-3 * run.lr_scale, to_class=kind_to_class)
 
 
 CLASS_OF_KIND = [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
@@ -403,17 +425,20 @@ def kind_to_class(p):
 
 
 def start_from_trunk(net, run):
-    """Everything but the FC from the trunk, when it is there and has the same widths."""
+    """Everything but the FC from the trunk, when it is there and has the same widths.
+
+    Returns None, or whether its batch norm is "settled" or "unsettled"."""
     path = os.path.join(run.work, "trunk.pt")
     if not os.path.exists(path):
-        return
-    state = torch.load(path, weights_only=False)["net"]
+        return None
+    trunk = torch.load(path, weights_only=False)
     own = net.state_dict()
-    fit = {k: v for k, v in state.items() if not k.startswith(("fc.", "aux."))
+    fit = {k: v for k, v in trunk["net"].items() if not k.startswith(("fc.", "aux."))
            and k in own and own[k].shape == v.shape}
     own.update(fit)
     net.load_state_dict(own)
     print(f"started from the trunk: {len(fit)} of {len(own)} tensors", flush=True)
+    return "settled" if trunk["extra"].get("settled") else "unsettled"
 
 
 def fold_of(seed):

@@ -20,11 +20,11 @@ Stage names are the taps of golden files, written `stage.NAME`: the value after
 the ReLU, if the layer has one. They stand in each network's docstring.
 """
 from .hourglass import Hourglass3D
-from .layers import Conv, Net, fold
+from .layers import Conv, Net, fold, recentre, unfold
 from .sadt import SaDT
 from .unet import UNet
 
-__all__ = ["Conv", "Net", "build", "fold"]
+__all__ = ["Conv", "Net", "build", "fold", "recentre", "unfold"]
 
 
 def build(arch, params, folded=False):

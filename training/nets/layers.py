@@ -148,3 +148,72 @@ def fold(net):
         if b is not None:
             out[key] = out[key] + b
     return {k: v.float().contiguous() for k, v in out.items()}
+
+
+def unfold(net, state):
+    """Loads what `fold` wrote into the training form; tensors of another shape stay.
+
+    Batch norm then does nothing but add the folded bias: its statistics are 0 and 1
+    until `recentre` measures them. Returns how many tensors were taken.
+    """
+    taken = 0
+
+    def fill(parameter, value):
+        nonlocal taken
+        if value is not None and value.shape == parameter.shape:
+            parameter.copy_(value)
+            taken += 1
+
+    with torch.no_grad():
+        for name, m in net.named_modules():
+            if name.split(".")[0] == "aux":
+                continue
+            if isinstance(m, (Conv, Up)):
+                w, b = state[name + ".weight"].float(), state.get(name + ".bias")
+                if m.unit is not None:
+                    w = w / m.unit.reshape(-1, *(1,) * (w.dim() - 1))
+                    b = b / m.unit.flatten()
+                fill(m.weight, w)
+                if m.bn is None:
+                    if m.bias is not None:
+                        fill(m.bias, b)
+                    continue
+                m.bn.reset_running_stats()
+                m.bn.running_var.fill_(1 - m.bn.eps)
+                m.bn.weight.fill_(1)
+                m.bn.bias.zero_()
+                fill(m.bn.bias, b)
+            elif hasattr(m, "folded_tensors"):
+                gain = getattr(m, "gain", None)
+                for key in m.folded_tensors():
+                    v = state[f"{name}.{key}"].float()
+                    fill(getattr(m, key), v / gain if key == "weight" and gain is not None else v)
+    return taken
+
+
+def recentre(net, batches):
+    """Gives batch norm the statistics of `batches` (argument tuples of net) without
+    changing what the network computes, so that it can train with batch norm again."""
+    norms = [m for m in net.modules() if isinstance(m, (nn.BatchNorm2d, nn.BatchNorm3d))]
+    sums = {m: [] for m in norms}
+
+    def see(m, inputs):
+        x = inputs[0].float()
+        axes = [a for a in range(x.dim()) if a != 1]
+        sums[m].append((x.mean(axes), x.square().mean(axes)))
+
+    hooks = [m.register_forward_pre_hook(see) for m in norms]
+    net.eval()
+    with torch.no_grad():
+        for inputs in batches:
+            net(*inputs)
+    for h in hooks:
+        h.remove()
+    with torch.no_grad():
+        for m in norms:
+            mean, square = (torch.stack(v).mean(0) for v in zip(*sums[m]))
+            gain, offset = (v.float() for v in bn_affine(m))
+            m.running_mean.copy_(mean)
+            m.running_var.copy_((square - mean.square()).clamp(min=0))
+            m.weight.copy_(gain * (m.running_var + m.eps).sqrt())
+            m.bias.copy_(offset + gain * mean)

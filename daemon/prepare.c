@@ -29,8 +29,8 @@ static const char USAGE[] =
     "DIR\n"
     "       hepar-prepare --phantom A..B --evaluate|--candidates|--truth-boxes-only\n"
     "                     --bundle DIR --out DIR  [--sparse]\n"
-    "       options: --cohort train|test108|test400  --motion-mm X  --overlap X  "
-    "--threads N\n";
+    "       options: --cohort train|test108|test400  --motion-mm X  --overlap X\n"
+    "                --threads N  --precision fp32|bf16\n";
 
 static bool parse_range(const char *text, hp_prepare *o)
 {
@@ -124,6 +124,7 @@ static bool parse_args(int argc, char **argv, hp_prepare *o)
         MOTION,
         OVERLAP,
         THREADS,
+        PRECISION,
         EVALUATE,
         CANDIDATES,
         TRUTH_BOXES,
@@ -140,6 +141,7 @@ static bool parse_args(int argc, char **argv, hp_prepare *o)
         {"motion-mm", 1, NULL, MOTION},
         {"overlap", 1, NULL, OVERLAP},
         {"threads", 1, NULL, THREADS},
+        {"precision", 1, NULL, PRECISION},
         {"evaluate", 0, NULL, EVALUATE},
         {"candidates", 0, NULL, CANDIDATES},
         {"truth-boxes-only", 0, NULL, TRUTH_BOXES},
@@ -180,6 +182,9 @@ static bool parse_args(int argc, char **argv, hp_prepare *o)
             ok = hp_parse_i64(optarg, &n) && n >= 1 && n <= 256;
             if (ok)
                 o->threads = (int)n;
+            break;
+        case PRECISION:
+            o->precision = optarg;
             break;
         case SERIES:
             ok = parse_series(optarg, o);
@@ -253,6 +258,7 @@ static hp_code open_pipeline(hp_prepare *o, hp_error *err)
 
     opt.device = "cpu";
     opt.threads = o->threads;
+    opt.precision = o->precision;
     opt.evaluate = true;
     return hp_pipeline_open(o->bundle, &opt, &o->pipeline, err);
 }

@@ -33,6 +33,7 @@ typedef struct hp_prepare {
     bool evaluate, candidates, truth_boxes_only;
     int series[HP_PHASES]; /* SeriesNumber that is this phase, -1: by the headers */
     int threads;
+    const char *precision; /* of the networks; NULL: fp32 */
     bool sparse;           /* evaluate: full resolution around the liver only */
     hp_pipeline *pipeline; /* open when a bundle is given */
 } hp_prepare;

@@ -85,6 +85,7 @@ static hp_code run(const hp_prepare *o, dump *d, const hp_slice_list *list,
 
     opt.device = "cpu";
     opt.threads = o->threads;
+    opt.precision = o->precision;
     opt.evaluate = true; /* every stage, whatever the sanity gates say */
     opt.on_tensor = on_tensor;
     opt.payload = d;

@@ -27,7 +27,9 @@ typedef struct hp_backend_options {
     /* (optional) the module's file; NULL: $HEPAR_CUDA_MODULE, else beside the
      * program in a build tree, else where packages put it */
     const char *module;
-    const char *precision;  /* cuda: "fp16" "bf16"; sums are fp32 */
+    /* cuda: "fp16" "bf16". CPU: "bf16" (HP_E_UNSUPPORTED where the CPU has none);
+     * fp32 for anything else. Sums are fp32. */
+    const char *precision;
     const char *plan_cache; /* (optional) cuda: a file that remembers plans */
     /* (optional) hears what an admin may want to know: which device and why, a
      * plan that was struck off, a network that moved to the CPU. One line each. */

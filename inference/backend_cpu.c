@@ -8,6 +8,10 @@
  * other sizes. One arena serves all graphs, because they run one after another.
  * No convolution splits a sum between threads and our loops split only over
  * outputs, so results do not depend on the thread count.
+ *
+ * With precision "bf16" activations and weights between the convolutions are stored
+ * in bf16 and summed in fp32; a network's outputs and what the texture encoding reads
+ * stay fp32. The arena keeps its plan in floats: a bf16 value uses half of its place.
  */
 #include "inference/backend.h"
 
@@ -17,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/bf16.h"
 #include "kernels/encode.h"
 #include "kernels/fc.h"
 #include "kernels/maxpool.h"
@@ -36,11 +41,16 @@ typedef struct cpu {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     int threads;
+    bool bf16;
     packed *weights;
     float *arena;
     size_t arena_floats;
     void *scratch;
     size_t scratch_bytes;
+    void *narrowed; /* bf16: the inputs that convolutions read */
+    size_t narrowed_bytes;
+    float *widened; /* bf16: a stage on its way to whoever looks at it */
+    size_t widened_bytes;
     char words[64];
 } cpu;
 
@@ -54,8 +64,9 @@ typedef struct step {
 struct hp_exec {
     cpu *cpu;
     const hp_graph *g;
-    step *step; /* one per operation; empty for what is not a convolution */
-    int item;   /* of the batch that runs now */
+    step *step;   /* one per operation; empty for what is not a convolution */
+    bool *narrow; /* one per value: stored in bf16 */
+    int item;     /* of the batch that runs now */
 };
 
 static hp_code translate(hp_error *reterr, dnnl_status_t s, const char *where)
@@ -87,7 +98,16 @@ static void cpu_close(hp_backend *b)
         dnnl_engine_destroy(c->engine);
     free(c->arena);
     free(c->scratch);
+    free(c->narrowed);
+    free(c->widened);
     free(c);
+}
+
+/* oneDNN emulates bf16 on older CPUs: slower than fp32, and to no use. */
+static bool has_bf16(void)
+{
+    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) ==
+           dnnl_cpu_isa_avx512_core_bf16;
 }
 
 static hp_code cpu_open(const hp_backend_options *opt, hp_backend **ret, hp_error *reterr)
@@ -100,8 +120,14 @@ static hp_code cpu_open(const hp_backend_options *opt, hp_backend **ret, hp_erro
         return hp_fail(reterr, HP_E_NO_MEMORY, "CPU back end");
     c->base.ops = &hp_backend_cpu;
     c->threads = opt->threads > 0 ? opt->threads : omp_get_num_procs();
-    snprintf(c->words, sizeof c->words, "cpu: oneDNN %d.%d.%d, %d threads", v->major,
-             v->minor, v->patch, c->threads);
+    c->bf16 = strcmp(opt->precision, "bf16") == 0;
+    snprintf(c->words, sizeof c->words, "cpu: oneDNN %d.%d.%d, %d threads%s", v->major,
+             v->minor, v->patch, c->threads, c->bf16 ? ", bf16" : "");
+    if (c->bf16 && !has_bf16()) {
+        cpu_close(&c->base);
+        return hp_fail(reterr, HP_E_UNSUPPORTED,
+                       "precision bf16: this CPU has no bf16 instructions");
+    }
     r = translate(reterr, dnnl_engine_create(&c->engine, dnnl_cpu, 0), "engine");
     if (r == HP_OK)
         r = translate(
@@ -139,42 +165,91 @@ static hp_code ensure(void **buf, size_t *have, size_t want, hp_error *reterr)
 
 /* --- compiling --------------------------------------------------------- */
 
-static dnnl_status_t value_md(dnnl_memory_desc_t *md, const hp_value *v, int nd)
+static bool textural(hp_op_kind kind)
+{
+    return kind == HP_OP_ASSIGN || kind == HP_OP_ENCODE || kind == HP_OP_L2 ||
+           kind == HP_OP_FC;
+}
+
+/* Which values are stored in bf16: all but outputs and what the texture encoding
+ * reads or makes. */
+static hp_code choose_storage(hp_exec *e, hp_error *reterr)
+{
+    const hp_graph *g = e->g;
+
+    if (!e->cpu->bf16)
+        return HP_OK;
+    for (int i = 0; i < g->value_count; i++)
+        e->narrow[i] = true;
+    for (int i = 0; i < g->stage_count; i++)
+        if (g->stage[i].output)
+            e->narrow[g->stage[i].value] = false;
+    for (int i = 0; i < g->op_count; i++) {
+        const hp_op *op = &g->op[i];
+
+        for (int k = 0; textural(op->kind) && k < 3; k++)
+            if (op->in[k] >= 0)
+                e->narrow[op->in[k]] = false;
+        if (textural(op->kind))
+            e->narrow[op->out] = false;
+    }
+    for (int i = 0; i < g->op_count; i++) {
+        const hp_op *op = &g->op[i];
+        bool fits = op->kind == HP_OP_CONV || e->narrow[op->out];
+
+        for (int k = 0; k < 3; k++)
+            fits &= op->in[k] < 0 || e->narrow[op->in[k]];
+        if (!textural(op->kind) && !fits)
+            return hp_fail(reterr, HP_E_UNSUPPORTED,
+                           "precision bf16: operation %d mixes storage types", i);
+    }
+    return HP_OK;
+}
+
+static dnnl_data_type_t type_of(bool narrow)
+{
+    return narrow ? dnnl_bf16 : dnnl_f32;
+}
+
+static dnnl_status_t value_md(dnnl_memory_desc_t *md, const hp_value *v, int nd,
+                              dnnl_data_type_t type)
 {
     const dnnl_dims_t d3 = {1, v->dim[3], v->dim[0], v->dim[1], v->dim[2]};
     const dnnl_dims_t d2 = {1, v->dim[3], v->dim[1], v->dim[2]};
 
     if (nd == 3)
-        return dnnl_memory_desc_init_by_tag(md, 5, d3, dnnl_f32, dnnl_ndhwc);
-    return dnnl_memory_desc_init_by_tag(md, 4, d2, dnnl_f32, dnnl_nhwc);
+        return dnnl_memory_desc_init_by_tag(md, 5, d3, type, dnnl_ndhwc);
+    return dnnl_memory_desc_init_by_tag(md, 4, d2, type, dnnl_nhwc);
 }
 
 static dnnl_status_t weights_md(dnnl_memory_desc_t *md, const hp_op *op, int o, int i,
-                                bool any)
+                                bool any, dnnl_data_type_t type)
 {
     const dnnl_dims_t d3 = {o, i, op->k[0], op->k[1], op->k[2]};
     const dnnl_dims_t d2 = {o, i, op->k[1], op->k[2]};
 
     if (op->nd == 3)
-        return dnnl_memory_desc_init_by_tag(md, 5, d3, dnnl_f32,
+        return dnnl_memory_desc_init_by_tag(md, 5, d3, type,
                                             any ? dnnl_format_tag_any : dnnl_oidhw);
-    return dnnl_memory_desc_init_by_tag(md, 4, d2, dnnl_f32,
+    return dnnl_memory_desc_init_by_tag(md, 4, d2, type,
                                         any ? dnnl_format_tag_any : dnnl_oihw);
 }
 
-static dnnl_status_t conv_desc(dnnl_convolution_desc_t *d, const hp_graph *g,
+static dnnl_status_t conv_desc(dnnl_convolution_desc_t *d, const hp_exec *e,
                                const hp_op *op)
 {
+    const hp_graph *g = e->g;
+    bool narrow = e->narrow[op->in[0]];
     const hp_value *x = &g->value[op->in[0]], *y = &g->value[op->out];
     dnnl_memory_desc_t src, dst, wei, bias;
     dnnl_dims_t strides, dilates, pads, one = {y->dim[3]};
-    dnnl_status_t s = value_md(&src, x, op->nd);
+    dnnl_status_t s = value_md(&src, x, op->nd, type_of(narrow));
     int skip = 3 - op->nd;
 
     if (s == dnnl_success)
-        s = value_md(&dst, y, op->nd);
+        s = value_md(&dst, y, op->nd, type_of(e->narrow[op->out]));
     if (s == dnnl_success)
-        s = weights_md(&wei, op, y->dim[3], x->dim[3], true);
+        s = weights_md(&wei, op, y->dim[3], x->dim[3], true, type_of(narrow));
     if (s == dnnl_success)
         s = dnnl_memory_desc_init_by_tag(&bias, 1, one, dnnl_f32, dnnl_x);
     for (int a = 0; a < op->nd; a++) {
@@ -222,7 +297,7 @@ static dnnl_status_t reorder(cpu *c, const hp_op *op, int o, int i, packed *p)
     dnnl_memory_t from = NULL;
     dnnl_primitive_desc_t pd = NULL;
     dnnl_primitive_t prim = NULL;
-    dnnl_status_t s = weights_md(&plain, op, o, i, false);
+    dnnl_status_t s = weights_md(&plain, op, o, i, false, dnnl_f32);
 
     if (s == dnnl_success)
         s = dnnl_memory_create(&from, &plain, c->engine, (void *)op->weight);
@@ -306,13 +381,14 @@ static hp_code memories(cpu *c, const hp_op *op, step *s, dnnl_primitive_desc_t 
     return r;
 }
 
-static hp_code compile_conv(cpu *c, const hp_graph *g, const hp_op *op, step *s,
-                            hp_error *reterr)
+static hp_code compile_conv(const hp_exec *e, const hp_op *op, step *s, hp_error *reterr)
 {
+    const hp_graph *g = e->g;
+    cpu *c = e->cpu;
     dnnl_convolution_desc_t desc;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t pd = NULL;
-    dnnl_status_t st = conv_desc(&desc, g, op);
+    dnnl_status_t st = conv_desc(&desc, e, op);
     hp_code r;
 
     if (st == dnnl_success)
@@ -354,6 +430,7 @@ static void cpu_release(hp_exec *e)
             dnnl_memory_destroy(s->scratch);
     }
     free(e->step);
+    free(e->narrow);
     free(e);
 }
 
@@ -369,12 +446,15 @@ static hp_code cpu_compile(hp_backend *b, const hp_graph *g, hp_exec **ret,
         e->cpu = c;
         e->g = g;
         e->step = calloc((size_t)g->op_count + 1, sizeof *e->step);
+        e->narrow = calloc((size_t)g->value_count + 1, sizeof *e->narrow);
     }
-    if (e == NULL || e->step == NULL)
+    if (e == NULL || e->step == NULL || e->narrow == NULL)
         r = hp_fail(reterr, HP_E_NO_MEMORY, "compiling a network");
+    if (r == HP_OK)
+        r = choose_storage(e, reterr);
     for (int i = 0; i < g->op_count && r == HP_OK; i++)
         if (g->op[i].kind == HP_OP_CONV)
-            r = compile_conv(c, g, &g->op[i], &e->step[i], reterr);
+            r = compile_conv(e, &g->op[i], &e->step[i], reterr);
     if (r != HP_OK) {
         cpu_release(e);
         return r;
@@ -385,23 +465,53 @@ static hp_code cpu_compile(hp_backend *b, const hp_graph *g, hp_exec **ret,
 
 /* --- running ----------------------------------------------------------- */
 
-static float *at(const hp_exec *e, int value, const float *const *in)
+/* Floats, or bf16 where e->narrow says so. */
+static void *at(const hp_exec *e, int value, const float *const *in)
 {
     const hp_value *v = &e->g->value[value];
 
+    if (v->input >= 0 && e->narrow[value])
+        return e->cpu->narrowed;
     if (v->input >= 0)
         return (float *)in[v->input] + (size_t)e->item * hp_value_count(v);
     return e->cpu->arena + v->offset;
 }
 
-static void copy_floats(float *to, const float *from, size_t n)
+static size_t bytes_of(const hp_exec *e, int value)
 {
-#pragma omp parallel for schedule(static)
-    for (size_t block = 0; block < (n + 65535) / 65536; block++) {
-        size_t first = block * 65536, count = n - first < 65536 ? n - first : 65536;
+    return hp_value_count(&e->g->value[value]) * (e->narrow[value] ? 2 : sizeof(float));
+}
 
-        memcpy(to + first, from + first, count * sizeof *to);
+static void copy_bytes(void *to, const void *from, size_t n)
+{
+    enum { BLOCK = 1 << 18 };
+
+#pragma omp parallel for schedule(static)
+    for (size_t block = 0; block < (n + BLOCK - 1) / BLOCK; block++) {
+        size_t first = block * BLOCK, count = n - first < BLOCK ? n - first : BLOCK;
+
+        memcpy((char *)to + first, (const char *)from + first, count);
     }
+}
+
+/* The image in bf16. Networks have one input that convolutions read. */
+static hp_code narrow_inputs(hp_exec *e, const float *const *in, hp_error *reterr)
+{
+    cpu *c = e->cpu;
+
+    for (int i = 0; i < e->g->value_count; i++) {
+        const hp_value *v = &e->g->value[i];
+        size_t n = hp_value_count(v);
+        hp_code r;
+
+        if (v->input < 0 || !e->narrow[i])
+            continue;
+        r = ensure(&c->narrowed, &c->narrowed_bytes, n * sizeof(uint16_t), reterr);
+        if (r != HP_OK)
+            return r;
+        hp_bf16_from_floats(in[v->input] + (size_t)e->item * n, n, c->narrowed);
+    }
+    return HP_OK;
 }
 
 static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const *in,
@@ -412,11 +522,11 @@ static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const
                                {DNNL_ARG_DST, s->dst},
                                {DNNL_ARG_SCRATCHPAD, s->scratch}};
     int count = 4;
-    float *dst = at(e, op->out, in);
+    void *dst = at(e, op->out, in);
     dnnl_status_t st;
 
     if (op->in[1] >= 0 && !op->in_place)
-        copy_floats(dst, at(e, op->in[1], in), hp_value_count(&e->g->value[op->out]));
+        copy_bytes(dst, at(e, op->in[1], in), bytes_of(e, op->out));
     if (s->bias != NULL)
         args[count++] = (dnnl_exec_arg_t){DNNL_ARG_BIAS, s->bias};
     st = dnnl_memory_set_data_handle(s->src, at(e, op->in[0], in));
@@ -431,19 +541,22 @@ static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const
     return translate(reterr, st, "running a convolution");
 }
 
-static void run_merge(const hp_graph *g, const hp_op *op, const float *skip,
-                      const float *low, float *out)
+static void run_merge(const hp_graph *g, const hp_op *op, bool narrow,
+                      const void *const src[3], void *out)
 {
     hp_merge m = {.batch = 1};
 
     memcpy(m.n, g->value[op->out].dim, sizeof m.n);
     memcpy(m.low, g->value[op->in[1]].dim, sizeof m.low);
     memcpy(m.stride, op->stride, sizeof m.stride);
-    hp_merge_ref(&m, skip, low, out);
+    if (narrow)
+        hp_merge_bf16(&m, src[0], src[1], out);
+    else
+        hp_merge_ref(&m, src[0], src[1], out);
 }
 
-static void run_unfold(const hp_graph *g, const hp_op *op, const float *skip,
-                       const float *low, float *out)
+static void run_unfold(const hp_graph *g, const hp_op *op, bool narrow,
+                       const void *const src[3], void *out)
 {
     const int *n = g->value[op->out].dim;
     int cs = g->value[op->in[0]].dim[3];
@@ -452,14 +565,21 @@ static void run_unfold(const hp_graph *g, const hp_op *op, const float *skip,
     memcpy(u.n, n, sizeof u.n);
     memcpy(u.low, g->value[op->in[1]].dim, sizeof u.low);
     memcpy(u.stride, op->stride, sizeof u.stride);
-    hp_unfold_ref(&u, skip, low, op->bias, out);
+    if (narrow)
+        hp_unfold_bf16(&u, src[0], src[1], op->bias, out);
+    else
+        hp_unfold_ref(&u, src[0], src[1], op->bias, out);
 }
 
-static void run_maxpool(const hp_graph *g, const hp_op *op, const float *in, float *out)
+static void run_maxpool(const hp_graph *g, const hp_op *op, bool narrow, const void *in,
+                        void *out)
 {
     const int *m = g->value[op->in[0]].dim;
 
-    hp_maxpool_ref(m[0], m + 1, in, out);
+    if (narrow)
+        hp_maxpool_bf16(m[0], m + 1, in, out);
+    else
+        hp_maxpool_ref(m[0], m + 1, in, out);
 }
 
 static void run_fc(const hp_graph *g, const hp_op *op, const float *in, float *out)
@@ -468,7 +588,7 @@ static void run_fc(const hp_graph *g, const hp_op *op, const float *in, float *o
               op->weight, op->bias, out);
 }
 
-static void run_texture(const hp_graph *g, const hp_op *op, const float *const src[3],
+static void run_texture(const hp_graph *g, const hp_op *op, const void *const src[3],
                         float *out)
 {
     const hp_value *x = &g->value[op->in[0]], *y = &g->value[op->out];
@@ -484,8 +604,9 @@ static hp_code run_op(hp_exec *e, int i, const float *const *in, hp_error *reter
 {
     const hp_graph *g = e->g;
     const hp_op *op = &g->op[i];
-    const float *src[3] = {0};
-    float *out = at(e, op->out, in);
+    bool narrow = e->narrow[op->out];
+    const void *src[3] = {0};
+    void *out = at(e, op->out, in);
 
     for (int k = 0; k < 3; k++)
         src[k] = op->in[k] >= 0 ? at(e, op->in[k], in) : NULL;
@@ -493,20 +614,20 @@ static hp_code run_op(hp_exec *e, int i, const float *const *in, hp_error *reter
     case HP_OP_CONV:
         return run_conv(e, op, &e->step[i], in, reterr);
     case HP_OP_MERGE:
-        run_merge(g, op, src[0], src[1], out);
+        run_merge(g, op, narrow, src, out);
         break;
     case HP_OP_UNFOLD:
-        run_unfold(g, op, src[0], src[1], out);
+        run_unfold(g, op, narrow, src, out);
         break;
     case HP_OP_MAXPOOL:
-        run_maxpool(g, op, src[0], out);
+        run_maxpool(g, op, narrow, src[0], out);
         break;
     case HP_OP_FC:
         run_fc(g, op, src[0], out);
         break;
     case HP_OP_L2:
         if (!op->in_place)
-            memcpy(out, src[0], hp_value_count(&g->value[op->out]) * sizeof *out);
+            memcpy(out, src[0], bytes_of(e, op->out));
         hp_l2_norm_ref(out, (int)hp_value_count(&g->value[op->out]));
         break;
     case HP_OP_ASSIGN:
@@ -538,24 +659,54 @@ static bool all_finite(const float *data, size_t n)
     return !bad;
 }
 
+static bool finite_value(const hp_exec *e, int value)
+{
+    const void *data = e->cpu->arena + e->g->value[value].offset;
+    size_t n = hp_value_count(&e->g->value[value]);
+
+    return e->narrow[value] ? hp_bf16_all_finite(data, n) : all_finite(data, n);
+}
+
+/* A value as floats; what is stored in bf16 is widened, once for all its names. */
+static hp_code as_floats(hp_exec *e, int value, const float **ret, hp_error *reterr)
+{
+    cpu *c = e->cpu;
+    size_t n = hp_value_count(&e->g->value[value]);
+    hp_code r;
+
+    *ret = c->arena + e->g->value[value].offset;
+    if (!e->narrow[value])
+        return HP_OK;
+    r = ensure((void **)&c->widened, &c->widened_bytes, n * sizeof(float), reterr);
+    if (r == HP_OK)
+        hp_bf16_to_floats((const uint16_t *)*ret, n, c->widened);
+    *ret = c->widened;
+    return r;
+}
+
 static hp_code look_at_stages(hp_exec *e, int value, hp_stage_fn *on_stage, void *payload,
                               hp_error *reterr)
 {
     const hp_graph *g = e->g;
-    const float *data = e->cpu->arena + g->value[value].offset;
+    const float *data = NULL;
     bool checked = false;
+    hp_code r = HP_OK;
 
-    for (int s = 0; s < g->stage_count; s++) {
+    for (int s = 0; s < g->stage_count && r == HP_OK; s++) {
         if (g->stage[s].value != value)
             continue;
-        if (!checked && !all_finite(data, hp_value_count(&g->value[value])))
+        if (!checked && !finite_value(e, value))
             return hp_fail(reterr, HP_E_NUMERIC, "stage %s: a value is not finite",
                            g->stage[s].name);
         checked = true;
-        if (on_stage != NULL)
+        if (on_stage == NULL)
+            continue;
+        if (data == NULL)
+            r = as_floats(e, value, &data, reterr);
+        if (r == HP_OK)
             on_stage(g, &g->stage[s], e->item, data, payload);
     }
-    return HP_OK;
+    return r;
 }
 
 static const float *made_floats(int value, int item, void *payload)
@@ -577,6 +728,7 @@ static hp_code cpu_run(hp_exec *e, const float *const *in, float *const *out,
     c->arena_floats = bytes / sizeof(float);
     /* A batch is as many runs: here it gains nothing, and so costs no memory. */
     for (e->item = 0; e->item < g->batch && r == HP_OK; e->item++) {
+        r = narrow_inputs(e, in, reterr);
         for (int i = 0; i < g->op_count && r == HP_OK; i++) {
             r = run_op(e, i, in, reterr);
             if (r == HP_OK)

@@ -34,6 +34,8 @@ static hp_code open_backend(hp_pipeline *p, hp_error *reterr)
 
     opt.device = p->device;
     opt.threads = p->opt.threads;
+    if (p->opt.precision != NULL)
+        opt.precision = p->opt.precision;
     opt.on_note = p->opt.on_note;
     opt.payload = p->opt.payload;
     return hp_backend_open_with(&opt, &p->backend, reterr);

@@ -25,8 +25,9 @@ typedef enum hp_missing_phase {
 } hp_missing_phase;
 
 typedef struct hp_pipeline_options {
-    int threads;        /* 0: all cores */
-    const char *device; /* "auto" "cpu" "cuda" */
+    int threads;           /* 0: all cores */
+    const char *device;    /* "auto" "cpu" "cuda" */
+    const char *precision; /* (optional) hp_backend_options.precision */
     hp_missing_phase missing_phase;
     bool liver_check_off; /* run on even when the liver's sanity gates fail */
     bool evaluate;        /* always a class for the top candidate, primary or not */
@@ -42,7 +43,7 @@ typedef struct hp_pipeline_options {
 } hp_pipeline_options;
 #define HP_PIPELINE_OPTIONS_INIT                                                         \
     {                                                                                    \
-        0, "auto", HP_MISSING_DETECT_ONLY, false, false, NULL, NULL, NULL, NULL          \
+        0, "auto", NULL, HP_MISSING_DETECT_ONLY, false, false, NULL, NULL, NULL, NULL    \
     }
 
 /* Reads and checks the bundle (hashes, shapes), builds the networks. The error

@@ -1,11 +1,14 @@
 /* Times networks and the pipeline on the CPU back end; bench/cpu/run puts the
  * numbers beside PyTorch's. One JSON line for each measurement.
  *
- *   net_time BUNDLE STAGE REPEATS THREADS [random]     one network, best of REPEATS
- *   net_time BUNDLE pipeline SEED THREADS [SLICES]     a phantom of 4 x 60 slices
+ *   net_time [OPTIONS] BUNDLE STAGE      one network, best of --repeats
+ *   net_time [OPTIONS] BUNDLE pipeline   a phantom of 4 x --slices
+ *   net_time [OPTIONS] BUNDLE load       the bundle, from nothing to ready to run
+ *   net_time [OPTIONS] peak              floating-point peak of the cores
  *
- * "random" gives a preset that is parameters only (models/paper) seeded weights.
+ * --random gives a preset that is parameters only (models/paper) seeded weights.
  */
+#include <getopt.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +17,7 @@
 #include <time.h>
 
 #include "base/number.h"
+#include "bench/cpu/fma_peak.h"
 #include "inference/backend.h"
 #include "inference/model.h"
 #include "inference/pipeline.h"
@@ -49,9 +53,17 @@ static void size_of(const hp_model_stage *s, int size[3])
     }
 }
 
-static hp_code time_network(const hp_model_stage *s, const char *name, int repeats,
-                            int threads, hp_error *err)
+typedef struct settings {
+    const char *precision;
+    int threads, repeats, slices;
+    uint64_t seed;
+    bool random;
+} settings;
+
+static hp_code time_network(const hp_model_stage *s, const char *name,
+                            const settings *set, hp_error *err)
 {
+    hp_backend_options opt = HP_BACKEND_OPTIONS_INIT;
     hp_auto(hp_backend) *b = NULL;
     hp_auto(hp_graph) *g = NULL;
     hp_exec *e = NULL;
@@ -60,10 +72,13 @@ static hp_code time_network(const hp_model_stage *s, const char *name, int repea
     int size[3];
     hp_code r;
 
+    opt.device = "cpu";
+    opt.threads = set->threads;
+    opt.precision = set->precision;
     size_of(s, size);
     r = hp_net_build(&s->params, s->weights[0], size, &g, err);
     if (r == HP_OK)
-        r = hp_backend_open("cpu", threads, &b, err);
+        r = hp_backend_open_with(&opt, &b, err);
     if (r == HP_OK)
         r = b->ops->compile(b, g, &e, err);
     if (r != HP_OK)
@@ -78,7 +93,7 @@ static hp_code time_network(const hp_model_stage *s, const char *name, int repea
         for (size_t k = 0; in[v->input] != NULL && k < hp_value_count(v); k++)
             in[v->input][k] = v->input == 1 ? 1.0f : (float)(k * 7919 % 4001) / 1000 - 2;
     }
-    for (int i = 0; i < repeats && r == HP_OK; i++) {
+    for (int i = 0; i < set->repeats && r == HP_OK; i++) {
         float *out[3] = {NULL, NULL, NULL};
         double w = now_ms(CLOCK_MONOTONIC), c = now_ms(CLOCK_PROCESS_CPUTIME_ID);
 
@@ -94,7 +109,7 @@ static hp_code time_network(const hp_model_stage *s, const char *name, int repea
                "\"peak_mib\":%.0f,\"threads\":%d}\n",
                name, size[0], size[1], size[2], hp_graph_gmac(g),
                (double)hp_weights_count(s->weights[0]) / 1e6, best, cpu, ready,
-               (double)g->arena_floats * 4 / (1 << 20), peak_mib(), threads);
+               (double)g->arena_floats * 4 / (1 << 20), peak_mib(), set->threads);
     b->ops->release(e);
     free(in[0]);
     free(in[1]);
@@ -120,18 +135,18 @@ static hp_code render(uint64_t seed, int slices, hp_volume *ret[HP_PHASES], hp_e
     return r;
 }
 
-static hp_code time_pipeline(const char *bundle, uint64_t seed, int threads, int slices,
-                             hp_error *err)
+static hp_code time_pipeline(const char *bundle, const settings *set, hp_error *err)
 {
     hp_volume *native[HP_PHASES] = {NULL}, *registered[HP_PHASES] = {NULL}, *liver = NULL;
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
     hp_auto(hp_pipeline) *p = NULL;
     hp_findings *f = malloc(sizeof *f);
     double w = 0, c = 0;
-    hp_code r = f != NULL ? render(seed, slices, native, err) : HP_E_NO_MEMORY;
+    hp_code r = f != NULL ? render(set->seed, set->slices, native, err) : HP_E_NO_MEMORY;
 
-    opt.threads = threads;
+    opt.threads = set->threads;
     opt.device = "cpu";
+    opt.precision = set->precision;
     opt.evaluate = true;
     if (r == HP_OK)
         r = hp_pipeline_open(bundle, &opt, &p, err);
@@ -146,7 +161,7 @@ static hp_code time_pipeline(const char *bundle, uint64_t seed, int threads, int
         printf("{\"stage\":\"pipeline\",\"ms\":%.0f,\"cpu_ms\":%.0f,\"peak_mib\":%.0f,"
                "\"threads\":%d,\"stages_ms\":{",
                now_ms(CLOCK_MONOTONIC) - w, now_ms(CLOCK_PROCESS_CPUTIME_ID) - c,
-               peak_mib(), threads);
+               peak_mib(), set->threads);
         for (int i = 0; i < f->timing_count; i++)
             printf("%s\"%s\":%.0f", i > 0 ? "," : "", f->timings[i].name,
                    f->timings[i].ms);
@@ -161,39 +176,113 @@ static hp_code time_pipeline(const char *bundle, uint64_t seed, int threads, int
     return r;
 }
 
-static hp_code time_stage(int argc, char **argv, int64_t repeats, int threads,
+static hp_code time_stage(const char *bundle, const char *stage, const settings *set,
                           hp_error *err)
 {
     hp_auto(hp_model) *m = NULL;
-    bool random = argc > 5 && strcmp(argv[5], "random") == 0;
-    hp_code r = hp_model_load(argv[1], random, &m, err);
+    hp_code r = hp_model_load(bundle, set->random, &m, err);
 
     for (int s = 0; s < HP_STAGES && r == HP_OK; s++)
-        if (strcmp(hp_stage_id_name((hp_stage_id)s), argv[2]) == 0)
-            return time_network(&m->stage[s], argv[2], (int)repeats, threads, err);
-    return r == HP_OK ? hp_fail(err, HP_E_NOT_FOUND, "no stage %.20s", argv[2]) : r;
+        if (strcmp(hp_stage_id_name((hp_stage_id)s), stage) == 0)
+            return time_network(&m->stage[s], stage, set, err);
+    return r == HP_OK ? hp_fail(err, HP_E_NOT_FOUND, "no stage %.20s", stage) : r;
+}
+
+static hp_code time_load(const char *bundle, const settings *set, hp_error *err)
+{
+    double best = 1e300;
+    hp_code r = HP_OK;
+
+    for (int i = 0; i < set->repeats && r == HP_OK; i++) {
+        hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+        hp_auto(hp_pipeline) *p = NULL;
+        double w = now_ms(CLOCK_MONOTONIC);
+
+        opt.threads = set->threads;
+        opt.device = "cpu";
+        opt.precision = set->precision;
+        r = hp_pipeline_open(bundle, &opt, &p, err);
+        w = now_ms(CLOCK_MONOTONIC) - w;
+        best = w < best ? w : best;
+    }
+    if (r == HP_OK)
+        printf("{\"stage\":\"load\",\"ms\":%.1f,\"threads\":%d}\n", best, set->threads);
+    return r;
+}
+
+static void time_peak(const settings *set)
+{
+    printf("{\"stage\":\"peak\",\"isa\":\"%s\",\"gflops\":%.1f,\"threads\":%d}\n",
+           fma_peak_isa(), fma_peak(set->threads), set->threads);
+}
+
+static bool read_number(const char *text, int64_t low, int64_t *ret)
+{
+    return hp_parse_i64(text, ret) && *ret >= low && *ret < INT32_MAX;
+}
+
+static bool read_options(int argc, char **argv, settings *set)
+{
+    static const struct option table[] = {{"precision", required_argument, NULL, 'p'},
+                                          {"threads", required_argument, NULL, 't'},
+                                          {"repeats", required_argument, NULL, 'r'},
+                                          {"slices", required_argument, NULL, 's'},
+                                          {"seed", required_argument, NULL, 'e'},
+                                          {"random", no_argument, NULL, 'x'},
+                                          {NULL, 0, NULL, 0}};
+    int64_t n = 1;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "", table, NULL)) != -1) {
+        if (c == '?' || (strchr("trse", c) != NULL && !read_number(optarg, c != 'e', &n)))
+            return false;
+        switch (c) {
+        case 'p':
+            set->precision = optarg;
+            break;
+        case 't':
+            set->threads = (int)n;
+            break;
+        case 'r':
+            set->repeats = (int)n;
+            break;
+        case 's':
+            set->slices = (int)n;
+            break;
+        case 'e':
+            set->seed = (uint64_t)n;
+            break;
+        default:
+            set->random = true;
+        }
+    }
+    return true;
 }
 
 int main(int argc, char **argv)
 {
+    settings set = {"fp32", omp_get_num_procs(), 5, 60, 1, false};
     hp_error err = HP_ERROR_INIT;
-    int64_t n, threads, slices = 60;
-    hp_code r;
+    const char *what;
+    hp_code r = HP_OK;
 
-    if (argc < 5 || !hp_parse_i64(argv[3], &n) || !hp_parse_i64(argv[4], &threads) ||
-        n < 0 || threads < 1) {
-        fputs("usage: net_time BUNDLE STAGE|pipeline REPEATS|SEED THREADS "
-              "[random|SLICES]\n",
+    if (!read_options(argc, argv, &set) || argc - optind < 1 || argc - optind > 2) {
+        fputs("usage: net_time [--precision fp32|bf16] [--threads N] [--repeats N] "
+              "[--slices N] [--seed N] [--random] BUNDLE STAGE|pipeline|load\n"
+              "       net_time [--threads N] peak\n",
               stderr);
         return 2;
     }
-    if (argc > 5)
-        (void)hp_parse_i64(argv[5], &slices); /* "random" is no number: 60 stays */
-    omp_set_num_threads((int)threads);
-    if (strcmp(argv[2], "pipeline") == 0)
-        r = time_pipeline(argv[1], (uint64_t)n, (int)threads, (int)slices, &err);
+    what = argv[argc - 1];
+    omp_set_num_threads(set.threads);
+    if (argc - optind == 1)
+        time_peak(&set);
+    else if (strcmp(what, "pipeline") == 0)
+        r = time_pipeline(argv[optind], &set, &err);
+    else if (strcmp(what, "load") == 0)
+        r = time_load(argv[optind], &set, &err);
     else
-        r = time_stage(argc, argv, n, (int)threads, &err);
+        r = time_stage(argv[optind], what, &set, &err);
     if (r != HP_OK)
         fprintf(stderr, "net_time: %s\n", err.msg);
     return r != HP_OK;

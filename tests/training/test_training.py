@@ -13,7 +13,7 @@ try:
     from safetensors import safe_open
 
     from training import bundle, data, decode, golden, losses, standin, steps
-    from training.nets import build, fold
+    from training.nets import build, fold, recentre, unfold
     from training.nets.sadt import grid_mask
 except ImportError as missing:
     print(f"skipped: training needs {missing.name}")
@@ -48,6 +48,25 @@ class Golden(unittest.TestCase):
                 a, b = net(*args), folded(*args)
             for key in a:
                 self.assertTrue(torch.allclose(a[key], b[key], rtol=1e-4, atol=1e-4), name)
+
+    def test_a_network_starts_from_a_bundle(self):
+        for name, (arch, params, size) in golden.CASES.items():
+            folded = fold(golden.seeded(arch, params))
+            net = build(arch, params).eval()
+            self.assertEqual(unfold(net, folded), len(folded), name)
+            for stage in ("unfolded", "recentred"):
+                if stage == "recentred":
+                    args = [torch.randn(2, *size[1:])]
+                    if arch == "sadt":
+                        args.append(grid_mask(golden.BOXES[:2], size[2:], params["output_stride"]))
+                        if params["mask_input"]:
+                            args.append(grid_mask(golden.BOXES[:2], size[2:], 1))
+                    recentre(net, [args])
+                again = fold(net)
+                for key, v in folded.items():
+                    self.assertTrue(torch.allclose(again[key], v, rtol=1e-4,
+                                                   atol=1e-4 * float(v.detach().abs().max())),
+                                    f"{name} {stage} {key}")
 
     def test_parameter_counts_are_the_papers(self):
         def millions(stage, change):

@@ -24,8 +24,7 @@ class Run:
 
     def __init__(self, data_dir, work_dir, minutes, device="cpu", start=None):
         self.data, self.work, self.minutes, self.device = data_dir, work_dir, minutes, device
-        # What has learnt before is not to be shaken out of it.
-        self.start, self.lr_scale = start, .5 if start else 1.
+        self.start = start
 
     def files(self, what, accept):
         return data.Files(self.data, what, accept)
@@ -122,6 +121,9 @@ def detector_figures(net, files, seeds, device):
 
 
 SMALL_STRIDE = (2, 4, 4)
+# Of networks that have learnt before: at full rate they forget first, and half an hour
+# does not bring it back.
+STARTED_LR = 3e-4
 
 
 # Most of the budget goes on windows around lesions, the end on whole crops: on the
@@ -137,7 +139,7 @@ def train_detector(run, batch=4):
     net = build("hourglass3d", spec["params"]).to(run.device)
     started = run.begin(net, "detector", "detector")
     t = Trainer("detector", net, run.work, run.minutes["detector"],
-                1e-3 * run.lr_scale, channels_last=CL3)
+                STARTED_LR if run.start else 1e-3, channels_last=CL3)
     if started:
         samples = [[data.detector_sample(files, t.rng)[0] for _ in range(batch)] for _ in range(8)]
         with cast(run.device):
@@ -321,19 +323,23 @@ def crop_and_rows(pool, rng, batch):
 
 
 def train_sadt(run, name, params, rows, valid_rows, weights, minutes, seed=0, batch=16,
-               lr=2e-3, to_class=None, trunk=False):
-    """rows(): things to choose from, (seed, label, hu, rect, row)."""
+               lr=2e-3, to_class=None, trunk=False, stem=None):
+    """rows(): things to choose from, (seed, label, hu, rect, row). stem: the file of a
+    bundle that it starts from, if one is named."""
     torch.manual_seed(100 + seed)
     net = build("sadt", params).to(run.device)
-    # Weights that were learnt before: of the trunk (settled or not), or of a bundle,
-    # which knows batch norm as it was settled.
-    learnt = start_from_trunk(net, run) if trunk else \
-        "settled" if run.begin(net, "cls0", name) else None
+    # Weights that were learnt before: of a bundle, which knows batch norm as it was
+    # settled, or of the trunk, whose batch norm is to be settled.
+    started = bool(stem and run.start)
+    if started:
+        lr = STARTED_LR
+        run.begin(net, stem, name)
+    from_trunk = trunk and not started and start_from_trunk(net, run)
     t = Trainer(name, net, run.work, minutes, lr, weight_decay=1e-2, seed=seed, channels_last=CL2)
     weight = torch.tensor(weights).to(run.device)
     if t.step == 0:
-        t.extra["settled"] = learnt is not None
-        if learnt == "unsettled":
+        t.extra["settled"] = started or from_trunk
+        if from_trunk:
             with cast(run.device):
                 net.settle(sadt_batch(chosen, t.rng, run.device)[:2]
                            for chosen in ([t.rng.choice(rows()) for _ in range(2 * batch)]
@@ -347,6 +353,8 @@ def train_sadt(run, name, params, rows, valid_rows, weights, minutes, seed=0, ba
         with cast(run.device):
             out = t.net(x, mask)
         total, parts = 0., {}
+        if started:  # the other head was for the start, and a bundle does not hold it
+            out.pop("aux", None)
         for name, logit in out.items():
             total = total + losses.focal_loss(logit, label, weight)
             parts["acc " + name] = (logit.detach().argmax(1) == label).float().mean()
@@ -410,7 +418,7 @@ def train_trunk(run):
 
     train_sadt(run, "trunk", {**spec["params"], "classes": KINDS},
                lambda: pool.add(patches.refresh()), check_rows, [1.] * KINDS,
-               run.minutes["trunk"], seed=77, lr=2e-3 * run.lr_scale, to_class=kind_to_class)
+               run.minutes["trunk"], seed=77, to_class=kind_to_class)
 
 
 CLASS_OF_KIND = [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
@@ -425,12 +433,10 @@ def kind_to_class(p):
 
 
 def start_from_trunk(net, run):
-    """Everything but the FC from the trunk, when it is there and has the same widths.
-
-    Returns None, or whether its batch norm is "settled" or "unsettled"."""
+    """Everything but the FC from the trunk, when it is there and has the same widths."""
     path = os.path.join(run.work, "trunk.pt")
     if not os.path.exists(path):
-        return None
+        return False
     trunk = torch.load(path, weights_only=False)
     own = net.state_dict()
     fit = {k: v for k, v in trunk["net"].items() if not k.startswith(("fc.", "aux."))
@@ -438,7 +444,7 @@ def start_from_trunk(net, run):
     own.update(fit)
     net.load_state_dict(own)
     print(f"started from the trunk: {len(fit)} of {len(own)} tensors", flush=True)
-    return "settled" if trunk["extra"].get("settled") else "unsettled"
+    return True
 
 
 def fold_of(seed):
@@ -468,7 +474,7 @@ def train_classify(run, folds=range(5), changes=None, name="cls", minutes=None):
         train = [r for r in rows if fold_of(r[0]) != k]
         valid = [r for r in rows if fold_of(r[0]) == k and int(r[4]["rank"]) == 0]
         train_sadt(run, f"{name}{k}", params, lambda: train, lambda: valid, weights,
-                   minutes or run.minutes["classify"], seed=k, lr=6e-4, trunk=True)
+                   minutes or run.minutes["classify"], seed=k, lr=6e-4, trunk=True, stem=f"cls{k}")
 
 
 def ksf_label(row):
@@ -498,7 +504,7 @@ def train_ksf(run):
 
     pool = EvenPool(by, random.Random(4))
     train_sadt(run, "ksf", spec["params"], lambda: pool, lambda: valid, [1., 1.],
-               run.minutes["ksf"], seed=9, lr=6e-4, trunk=True)
+               run.minutes["ksf"], seed=9, lr=6e-4, trunk=True, stem="ksf")
 
 
 class EvenPool:

@@ -21,3 +21,11 @@ int64_t hp_clock_wall_ms(void)
 {
     return read_ms(CLOCK_REALTIME);
 }
+
+double hp_clock_mono_fine_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}

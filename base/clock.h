@@ -11,6 +11,8 @@ extern "C" {
 
 int64_t hp_clock_mono_ms(void);
 int64_t hp_clock_wall_ms(void);
+/* The monotonic clock with its fraction, for what takes less than a moment. */
+double hp_clock_mono_fine_ms(void);
 
 #ifdef __cplusplus
 }

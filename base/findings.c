@@ -51,18 +51,28 @@ void hp_findings_init(hp_findings *f)
     }
 }
 
-void hp_findings_time(hp_findings *f, const char *name, double ms)
+static void add_time(hp_timing *list, int *count, int most, const char *name, double ms)
 {
-    for (int i = 0; i < f->timing_count; i++) {
-        if (strncmp(f->timings[i].name, name, sizeof f->timings[i].name - 1) == 0) {
-            f->timings[i].ms += ms;
+    for (int i = 0; i < *count; i++) {
+        if (strncmp(list[i].name, name, sizeof list[i].name - 1) == 0) {
+            list[i].ms += ms;
             return;
         }
     }
-    if (f->timing_count == HP_MAX_TIMINGS)
+    if (*count == most)
         return;
-    snprintf(f->timings[f->timing_count].name, sizeof f->timings[0].name, "%s", name);
-    f->timings[f->timing_count++].ms = ms;
+    snprintf(list[*count].name, sizeof list[0].name, "%s", name);
+    list[(*count)++].ms = ms;
+}
+
+void hp_findings_time(hp_findings *f, const char *name, double ms)
+{
+    add_time(f->timings, &f->timing_count, HP_MAX_TIMINGS, name, ms);
+}
+
+void hp_findings_network_time(hp_findings *f, const char *name, double ms)
+{
+    add_time(f->networks, &f->network_count, HP_MAX_NETWORKS, name, ms);
 }
 
 /* ---- writing ------------------------------------------------------------ */
@@ -238,11 +248,21 @@ static const char *state_of(hp_outcome o)
     }
 }
 
+static json_t *timings_json(const hp_timing *list, int count)
+{
+    json_t *j = json_object();
+    bool ok = true;
+
+    for (int i = 0; i < count; i++)
+        ok = json_object_set_new(j, list[i].name, real_or_null(list[i].ms)) == 0 && ok;
+    return whole(j, ok);
+}
+
 json_t *hp_findings_to_json(const hp_findings *f)
 {
     json_t *series = json_array(), *phases = json_object();
     json_t *registration = json_object(), *candidates = json_array();
-    json_t *classes = json_array(), *timings = json_object();
+    json_t *classes = json_array();
     bool ok = true;
 
     for (int i = 0; i < f->series_count; i++)
@@ -258,13 +278,9 @@ json_t *hp_findings_to_json(const hp_findings *f)
              ok;
     for (int i = 0; i < f->class_count; i++)
         ok = json_array_append_new(classes, class_json(f, i)) == 0 && ok;
-    for (int i = 0; i < f->timing_count; i++)
-        ok = json_object_set_new(timings, f->timings[i].name,
-                                 real_or_null(f->timings[i].ms)) == 0 &&
-             ok;
     series = whole(series, ok);
     return json_pack("{so,si,ss,ss,so,so,so,so,so,sb,so,s{so,sb,so},so,so,so,so,si,so,"
-                     "s{so,so,so},so,so}",
+                     "so,s{so,so,so},so,so}",
                      "study_uid", text(f->study_uid.text), "revision", f->revision,
                      "state", state_of(f->outcome), "outcome",
                      hp_outcome_name(f->outcome), "reason_code", text(f->reason_code),
@@ -274,9 +290,11 @@ json_t *hp_findings_to_json(const hp_findings *f)
                      f->liver_ok, "note", text(f->liver_note), "report_min",
                      real_or_null(f->report_min), "candidates", candidates, "primary",
                      primary_json(f), "classes", classes, "class_index", f->class_index,
-                     "timings_ms", timings, "bundle", "name", text(f->bundle_name),
-                     "version", text(f->bundle_version), "sha256", text(f->bundle_sha256),
-                     "intended_use", text(f->intended_use), "device", text(f->device));
+                     "timings_ms", timings_json(f->timings, f->timing_count),
+                     "networks_ms", timings_json(f->networks, f->network_count), "bundle",
+                     "name", text(f->bundle_name), "version", text(f->bundle_version),
+                     "sha256", text(f->bundle_sha256), "intended_use",
+                     text(f->intended_use), "device", text(f->device));
 }
 
 /* ---- reading ------------------------------------------------------------ */
@@ -509,22 +527,22 @@ static void read_lists(reader *r, const json_t *j, hp_findings *f)
         read_class(r, json_array_get(json_object_get(j, "classes"), (size_t)i), f, i);
 }
 
-static void read_timings(reader *r, const json_t *j, hp_findings *f)
+static void read_timings(reader *r, const json_t *j, const char *key, hp_timing *list,
+                         int most, int *ret_count)
 {
-    json_t *timings = json_object_get(j, "timings_ms");
+    json_t *timings = json_object_get(j, key);
     const char *name;
     json_t *v;
 
-    r->where = "timings_ms";
+    r->where = key;
     json_object_foreach(timings, name, v)
     {
-        if (f->timing_count == HP_MAX_TIMINGS ||
-            strlen(name) >= sizeof f->timings[0].name) {
+        if (*ret_count == most || strlen(name) >= sizeof list[0].name) {
             blame(r, "(too many or too long)");
             return;
         }
-        strcpy(f->timings[f->timing_count].name, name);
-        f->timings[f->timing_count++].ms = real_of(r, v, name, NAN);
+        strcpy(list[*ret_count].name, name);
+        list[(*ret_count)++].ms = real_of(r, v, name, NAN);
     }
 }
 
@@ -579,7 +597,8 @@ hp_code hp_findings_from_json(const json_t *j, hp_findings *ret, hp_error *reter
     if (json_object_get(j, "report_min") != NULL) /* older results: all are lesions */
         f.report_min = get_real(&r, j, "report_min");
     read_liver(&r, j, &f);
-    read_timings(&r, j, &f);
+    read_timings(&r, j, "timings_ms", f.timings, HP_MAX_TIMINGS, &f.timing_count);
+    read_timings(&r, j, "networks_ms", f.networks, HP_MAX_NETWORKS, &f.network_count);
     read_bundle(&r, j, &f);
     read_primary(&r, j, &f);
     if (r.bad[0] != 0)

@@ -22,7 +22,8 @@ enum {
     HP_MAX_CANDIDATES = 10,
     HP_MAX_SERIES = 64,
     HP_MAX_CLASSES = 8,
-    HP_MAX_TIMINGS = 24
+    HP_MAX_TIMINGS = 24,
+    HP_MAX_NETWORKS = 8
 };
 
 /* A class of the bundle with its code (SNOMED CT or ours), carried so that reports
@@ -46,6 +47,11 @@ typedef struct hp_candidate {
     double hu_lesion[HP_PHASES], hu_liver[HP_PHASES]; /* NAN: phase missing */
     double volume_ml, long_axis_mm, short_axis_mm;    /* NAN without an outline */
 } hp_candidate;
+
+typedef struct hp_timing {
+    char name[24];
+    double ms;
+} hp_timing;
 
 /* How far the pipeline got, and therefore which form of report is due. */
 typedef enum hp_outcome {
@@ -90,10 +96,9 @@ typedef struct hp_findings {
     int votes[HP_MAX_CLASSES];
 
     int timing_count;
-    struct {
-        char name[24];
-        double ms;
-    } timings[HP_MAX_TIMINGS];
+    hp_timing timings[HP_MAX_TIMINGS]; /* of stages, one after the other */
+    int network_count;
+    hp_timing networks[HP_MAX_NETWORKS]; /* what of that was spent in networks */
 
     char bundle_name[32], bundle_version[32], bundle_sha256[65];
     char intended_use[120];
@@ -102,6 +107,7 @@ typedef struct hp_findings {
 
 void hp_findings_init(hp_findings *f); /* zero, -1 and NAN where they mean none */
 void hp_findings_time(hp_findings *f, const char *name, double ms);
+void hp_findings_network_time(hp_findings *f, const char *name, double ms);
 const char *hp_outcome_name(hp_outcome o);
 json_t *hp_findings_to_json(const hp_findings *f); /* yours; NULL: no memory */
 hp_code hp_findings_from_json(const json_t *j, hp_findings *ret, hp_error *reterr);

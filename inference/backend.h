@@ -27,8 +27,8 @@ typedef struct hp_backend_options {
     /* (optional) the module's file; NULL: $HEPAR_CUDA_MODULE, else beside the
      * program in a build tree, else where packages put it */
     const char *module;
-    /* cuda: "fp16" "bf16". CPU: "bf16" (HP_E_UNSUPPORTED where the CPU has none);
-     * fp32 for anything else. Sums are fp32. */
+    /* cuda: "fp16" "bf16"; cpu: "fp32" "bf16" (where the CPU has it); "auto": the
+     * first of them. Sums are fp32 everywhere. A back end gets one of its own. */
     const char *precision;
     const char *plan_cache; /* (optional) cuda: a file that remembers plans */
     /* (optional) hears what an admin may want to know: which device and why, a
@@ -38,7 +38,7 @@ typedef struct hp_backend_options {
 } hp_backend_options;
 #define HP_BACKEND_OPTIONS_INIT                                                          \
     {                                                                                    \
-        "auto", 0, NULL, "fp16", NULL, NULL, NULL                                        \
+        "auto", 0, NULL, "auto", NULL, NULL, NULL                                        \
     }
 
 typedef struct hp_backend_ops {
@@ -66,16 +66,18 @@ typedef struct hp_backend_ops {
 /* A back end fills in `ops`; the rest is backend.c's. */
 struct hp_backend {
     const hp_backend_ops *ops;
-    hp_backend_options opt;
-    hp_backend *spare; /* the CPU, opened when a network could not run here */
-    int batch;         /* the smallest that a full device left a network; 0: all of it */
+    hp_backend_options opt; /* as asked for, with the precision that came of it */
+    hp_backend *spare;      /* the CPU, opened when a network could not run here */
+    int batch; /* the smallest that a full device left a network; 0: all of it */
     char why[200];
 };
 
 extern const hp_backend_ops hp_backend_cpu;
 
 /* "cuda" fails hard where there is none; "auto" takes CUDA where it works and the
- * CPU elsewhere, and tells opt->on_note which and why. */
+ * CPU elsewhere, and tells opt->on_note which and why. HP_E_INVALID: no such
+ * device, or it has not this precision; HP_E_UNSUPPORTED: it does not serve here.
+ * The words begin with "device" or "precision", whichever was refused. */
 hp_code hp_backend_open_with(const hp_backend_options *opt, hp_backend **ret,
                              hp_error *reterr);
 /* The same with defaults for all else. */

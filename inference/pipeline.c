@@ -34,8 +34,8 @@ static hp_code open_backend(hp_pipeline *p, hp_error *reterr)
 
     opt.device = p->device;
     opt.threads = p->opt.threads;
-    if (p->opt.precision != NULL)
-        opt.precision = p->opt.precision;
+    opt.precision = p->precision;
+    opt.plan_cache = p->plan_cache[0] != '\0' ? p->plan_cache : NULL;
     opt.on_note = p->opt.on_note;
     opt.payload = p->opt.payload;
     return hp_backend_open_with(&opt, &p->backend, reterr);
@@ -45,22 +45,30 @@ hp_code hp_pipeline_open(const char *bundle_dir, const hp_pipeline_options *opt,
                          hp_pipeline **ret, hp_error *reterr)
 {
     hp_auto(hp_pipeline) *p = calloc(1, sizeof *p);
+    double start = hp_clock_mono_fine_ms();
     hp_code r;
 
     if (p == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "pipeline");
     p->opt = *opt;
-    snprintf(p->device, sizeof p->device, "%s",
-             opt->device != NULL ? opt->device : "auto");
+    snprintf(p->device, sizeof p->device, "%s", opt->device);
+    snprintf(p->precision, sizeof p->precision, "%s", opt->precision);
     p->opt.device = p->device;
-    r = hp_model_load(bundle_dir, false, &p->model, reterr);
+    p->opt.precision = p->precision;
+    p->opt.plan_cache = p->plan_cache;
+    r = hp_path_fmt(p->plan_cache, reterr, "%s",
+                    opt->plan_cache != NULL ? opt->plan_cache : "");
+    if (r == HP_OK)
+        r = hp_model_load(bundle_dir, false, &p->model, reterr);
     if (r == HP_OK)
         r = open_backend(p, reterr);
     if (r == HP_OK)
         r = make_runners(p, reterr);
-    if (r == HP_OK)
-        *ret = hp_steal(&p);
-    return r;
+    if (r != HP_OK)
+        return r;
+    p->open_ms = hp_clock_mono_fine_ms() - start;
+    *ret = hp_steal(&p);
+    return HP_OK;
 }
 
 void hp_pipeline_free(hp_pipeline *p)
@@ -73,6 +81,25 @@ void hp_pipeline_free(hp_pipeline *p)
     hp_backend_close(p->backend); /* holds memories made from the model's weights */
     hp_model_free(p->model);
     free(p);
+}
+
+void hp_pipeline_get_facts(const hp_pipeline *p, hp_pipeline_facts *ret)
+{
+    const hp_backend *b = p->backend;
+
+    *ret = (hp_pipeline_facts){.open_ms = p->open_ms};
+    memcpy(ret->asked, p->device, sizeof ret->asked);
+    snprintf(ret->device, sizeof ret->device, "%s", b->ops->name);
+    hp_backend_describe(b, ret->what, sizeof ret->what);
+    snprintf(ret->why, sizeof ret->why, "%s", hp_backend_why(b));
+    snprintf(ret->precision, sizeof ret->precision, "%s", b->opt.precision);
+    if (b->ops != &hp_backend_cpu)
+        memcpy(ret->plan_cache, p->plan_cache, sizeof ret->plan_cache);
+    memcpy(ret->bundle_name, p->model->name, sizeof ret->bundle_name);
+    memcpy(ret->bundle_version, p->model->version, sizeof ret->bundle_version);
+    for (int s = 0; s < HP_STAGES; s++)
+        for (int i = 0; i < p->model->stage[s].weights_count; i++)
+            ret->compile_ms += hp_runner_compile_ms(p->runner[s][i]);
 }
 
 const hp_pipeline_detail *hp_pipeline_get_detail(const hp_pipeline *p)
@@ -161,9 +188,13 @@ hp_code hp_stage_run_batch(hp_pipeline *p, hp_stage_id id, int fold,
 {
     tap t = {p, prefix};
     int last = count - 1;
-    hp_code r = hp_runner_run(p->runner[id][fold], size, count, in, out,
+    hp_runner *run = p->runner[id][fold];
+    double start = hp_clock_mono_fine_ms() - hp_runner_compile_ms(run);
+    hp_code r = hp_runner_run(run, size, count, in, out,
                               p->opt.on_tensor != NULL ? on_stage : NULL, &t, reterr);
 
+    /* once the sizes are known, nothing is compiled: that is not the network's time */
+    p->network_ms[id] += hp_clock_mono_fine_ms() - hp_runner_compile_ms(run) - start;
     if (r == HP_OK)
         return HP_OK;
     while (prefix[last] == NULL)
@@ -356,7 +387,12 @@ hp_code hp_pipeline_run(hp_pipeline *p, const hp_volume *const native[HP_PHASES]
     hp_code r;
 
     omp_set_num_threads(p->opt.threads > 0 ? p->opt.threads : omp_get_num_procs());
+    memset(p->network_ms, 0, sizeof p->network_ms);
     r = visit(&v, reterr);
+    for (int s = 0; s < HP_STAGES; s++)
+        if (p->network_ms[s] > 0)
+            hp_findings_network_time(f, hp_stage_id_name((hp_stage_id)s),
+                                     round(p->network_ms[s] * 10) / 10);
     /* a network may have moved on the way */
     hp_backend_describe(p->backend, f->device, sizeof f->device);
     if (r == HP_OK)

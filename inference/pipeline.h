@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "base/findings.h"
+#include "base/path.h"
 #include "base/volume.h"
 
 #ifdef __cplusplus
@@ -25,9 +26,9 @@ typedef enum hp_missing_phase {
 } hp_missing_phase;
 
 typedef struct hp_pipeline_options {
-    int threads;           /* 0: all cores */
-    const char *device;    /* "auto" "cpu" "cuda" */
-    const char *precision; /* (optional) hp_backend_options.precision */
+    int threads;                        /* 0: all cores */
+    const char *device;                 /* "auto" "cpu" "cuda" */
+    const char *precision, *plan_cache; /* as in hp_backend_options */
     hp_missing_phase missing_phase;
     bool liver_check_off; /* run on even when the liver's sanity gates fail */
     bool evaluate;        /* always a class for the top candidate, primary or not */
@@ -43,7 +44,8 @@ typedef struct hp_pipeline_options {
 } hp_pipeline_options;
 #define HP_PIPELINE_OPTIONS_INIT                                                         \
     {                                                                                    \
-        0, "auto", NULL, HP_MISSING_DETECT_ONLY, false, false, NULL, NULL, NULL, NULL    \
+        0, "auto", "auto", NULL, HP_MISSING_DETECT_ONLY, false, false, NULL, NULL, NULL, \
+            NULL                                                                         \
     }
 
 /* Reads and checks the bundle (hashes, shapes), builds the networks. The error
@@ -53,11 +55,26 @@ hp_code hp_pipeline_open(const char *bundle_dir, const hp_pipeline_options *opt,
 void hp_pipeline_free(hp_pipeline *p);
 HP_AUTO_DEFINE(hp_pipeline, hp_pipeline_free)
 
+/* What an admin may want to know of an opened pipeline, as it is now. */
+typedef struct hp_pipeline_facts {
+    char asked[8];                /* "auto" "cpu" "cuda" */
+    char device[8];               /* "cpu" "cuda" */
+    char what[200];               /* the device in words, and which served in its place */
+    char why[200];                /* this one and no other */
+    char precision[8];            /* "fp32" "fp16" "bf16" */
+    char plan_cache[HP_PATH_MAX]; /* "": none, or the device needs none */
+    char bundle_name[32], bundle_version[32];
+    /* Reading and checking the bundle and opening the device; and making networks
+     * ready, which happens when one meets a size for the first time. */
+    double open_ms, compile_ms;
+} hp_pipeline_facts;
+void hp_pipeline_get_facts(const hp_pipeline *p, hp_pipeline_facts *ret);
+
 /* `native`: one volume per phase in its own grid, NULL = missing; borrowed.
  * ret_registered[phase] (V grid; yours; a phase that another stands in for, or
  * that is missing, stays NULL) serve the drawing of key images and the HU curve;
  * ret_liver is a 0/1 mask on the V grid in `hu`.
- * Fills grid, liver_*, candidates, primary, classes, timings, bundle_*, device,
+ * Fills grid, liver_*, candidates, primary, classes, timings, networks, bundle_*, device,
  * outcome, substituted and registration of `f`; leaves what assembly wrote.
  * HP_E_UNSUITABLE sets f->reason. HP_E_NUMERIC names the stage. */
 hp_code hp_pipeline_run(hp_pipeline *p, const hp_volume *const native[HP_PHASES],

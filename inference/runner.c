@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 enum { SIZES = 4 };
 
 typedef struct compiled {
@@ -26,6 +28,7 @@ struct hp_runner {
     hp_weights *weights;
     compiled slot[SIZES];
     unsigned long clock;
+    double compile_ms;
 };
 
 hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w,
@@ -65,10 +68,16 @@ int hp_runner_batch(const hp_runner *r)
     return r->batch;
 }
 
+double hp_runner_compile_ms(const hp_runner *r)
+{
+    return r->compile_ms;
+}
+
 static hp_code find(hp_runner *r, const int size[3], int batch, compiled **ret,
                     hp_error *reterr)
 {
     compiled *oldest = &r->slot[0];
+    double start;
     hp_code c;
 
     for (int i = 0; i < SIZES; i++) {
@@ -84,11 +93,13 @@ static hp_code find(hp_runner *r, const int size[3], int batch, compiled **ret,
             oldest = s;
     }
     drop(oldest);
+    start = hp_clock_mono_fine_ms();
     c = hp_net_build(&r->params, r->weights, size, &oldest->graph, reterr);
     if (c == HP_OK) {
         oldest->graph->batch = batch;
         c = r->b->ops->compile(r->b, oldest->graph, &oldest->exec, reterr);
     }
+    r->compile_ms += hp_clock_mono_fine_ms() - start;
     oldest->b = r->b;
     if (c != HP_OK) {
         drop(oldest);

@@ -17,6 +17,9 @@ hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w,
 void hp_runner_free(hp_runner *r);
 HP_AUTO_DEFINE(hp_runner, hp_runner_free)
 
+/* Milliseconds spent so far on making it ready for the sizes that it met. */
+double hp_runner_compile_ms(const hp_runner *r);
+
 /* Items that are best handed over at once: 1 where more would only cost memory. */
 int hp_runner_batch(const hp_runner *r);
 

@@ -3,6 +3,7 @@
 #ifndef HP_INFERENCE_STAGE_INTERNAL_H
 #define HP_INFERENCE_STAGE_INTERNAL_H
 
+#include "base/path.h"
 #include "inference/crop.h"
 #include "inference/model.h"
 #include "inference/pipeline.h"
@@ -14,7 +15,9 @@ extern "C" {
 
 struct hp_pipeline {
     hp_pipeline_options opt;
-    char device[32];
+    char device[8], precision[8], plan_cache[HP_PATH_MAX]; /* `opt` points here */
+    double open_ms;
+    double network_ms[HP_STAGES]; /* of the running study; 0: did not run */
     hp_model *model;
     hp_backend *backend;
     hp_runner *runner[HP_STAGES][HP_MODEL_FOLDS];

@@ -68,6 +68,7 @@ static void fill(hp_findings *f)
     hp_findings_time(f, "liver", 12.5);
     hp_findings_time(f, "detect", 100);
     hp_findings_time(f, "liver", 0.5);
+    hp_findings_network_time(f, "detector", 80.25);
     strcpy(f->bundle_name, "small");
     f->report_min = 0.3;
     strcpy(f->bundle_version, "1");
@@ -109,6 +110,9 @@ static void test_findings__round_trip_is_exact(void **state)
     assert_int_equal(back->substituted[HP_PHASE_A], HP_PHASE_NONE);
     assert_int_equal(back->timing_count, 2);
     assert_true(back->timings[0].ms == 13);
+    assert_int_equal(back->network_count, 1);
+    assert_string_equal(back->networks[0].name, "detector");
+    assert_true(back->networks[0].ms == 80.25);
     free(f);
     free(back);
 }
@@ -131,9 +135,9 @@ static void test_findings__empty_round_trip(void **state)
 static void test_findings__promised_keys_are_there(void **state)
 {
     static const char *const KEYS[] = {
-        "study_uid", "revision",     "state",      "reason",     "series",
-        "phases",    "registration", "candidates", "primary",    "timings_ms",
-        "bundle",    "device",       "outcome",    "reason_code"};
+        "study_uid",   "revision",     "state",      "reason",  "series",
+        "phases",      "registration", "candidates", "primary", "timings_ms",
+        "networks_ms", "bundle",       "device",     "outcome", "reason_code"};
     static const char *const PRIMARY[] = {"box_mm", "class", "probabilities", "votes",
                                           "hu"};
     hp_findings *f = calloc(1, sizeof *f);

@@ -1,5 +1,6 @@
 /* Modules that a host may have: one that serves, and the ways not to. Built once
  * for each FAKE_* (meson.build). */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,12 +15,13 @@ static hp_code refuse(hp_error *reterr, hp_code code, const char *words)
     return code;
 }
 
+static char words[40];
+
 static hp_code fake_open(const hp_backend_options *opt, hp_backend **ret,
                          hp_error *reterr)
 {
     hp_backend *b;
 
-    (void)opt;
 #ifdef FAKE_NO_GPU
     return refuse(reterr, HP_E_UNSUPPORTED, "no GPU: no driver");
 #endif
@@ -27,6 +29,7 @@ static hp_code fake_open(const hp_backend_options *opt, hp_backend **ret,
     if (b == NULL)
         return refuse(reterr, HP_E_NO_MEMORY, "fake");
     b->ops = &ops;
+    snprintf(words, sizeof words, "cuda: a fake, %s", opt->precision);
     *ret = b;
     return HP_OK;
 }
@@ -39,7 +42,7 @@ static void fake_close(hp_backend *b)
 static const char *fake_describe(const hp_backend *b)
 {
     (void)b;
-    return "cuda: a fake";
+    return words;
 }
 
 /* A device without an inch of room. */

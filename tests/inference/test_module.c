@@ -27,18 +27,25 @@ static const char *fake(const char *name)
     return path;
 }
 
-static hp_code open_with(const char *device, const char *module, hp_backend **ret,
-                         hp_error *err)
+static hp_code open_in(const char *device, const char *precision, const char *module,
+                       hp_backend **ret, hp_error *err)
 {
     hp_backend_options opt = HP_BACKEND_OPTIONS_INIT;
 
     *err = (hp_error)HP_ERROR_INIT;
     notes[0] = '\0';
     opt.device = device;
+    opt.precision = precision;
     opt.threads = 1;
     opt.module = module;
     opt.on_note = on_note;
     return hp_backend_open_with(&opt, ret, err);
+}
+
+static hp_code open_with(const char *device, const char *module, hp_backend **ret,
+                         hp_error *err)
+{
+    return open_in(device, "auto", module, ret, err);
 }
 
 /* `module` serves nobody: "cuda" says `why`, "auto" takes the CPU and says it too. */
@@ -113,7 +120,7 @@ static void test_module__that_serves(void **state)
     (void)state;
     assert_ok(open_with("auto", fake("full"), &a, &err), &err);
     assert_string_equal(a->ops->name, "cuda");
-    assert_non_null(strstr(notes, "device=cuda asked=auto what=\"cuda: a fake\""));
+    assert_non_null(strstr(notes, "device=cuda asked=auto what=\"cuda: a fake, fp16\""));
     assert_ok(open_with("cuda", fake("full"), &b, &err), &err);
     assert_string_equal(b->ops->name, "cuda");
     assert_string_equal(hp_backend_why(b), "asked for");
@@ -139,6 +146,80 @@ static void test_module__variable_names_it(void **state)
     setenv("HEPAR_CUDA_MODULE", fake("full"), 1);
     assert_ok(open_with("cuda", NULL, &b, &err), &err);
     unsetenv("HEPAR_CUDA_MODULE");
+}
+
+/* --- precision ---------------------------------------------------------- */
+
+static void assert_settles(const char *device, const char *precision, const char *module,
+                           const char *want_device, const char *want_precision)
+{
+    hp_auto(hp_backend) *b = NULL;
+    hp_error err = HP_ERROR_INIT;
+
+    assert_ok(open_in(device, precision, module, &b, &err), &err);
+    assert_string_equal(b->ops->name, want_device);
+    assert_string_equal(b->opt.precision, want_precision);
+    if (strcmp(want_device, "cuda") == 0) /* it says what it was told */
+        assert_non_null(strstr(b->ops->describe(b), want_precision));
+}
+
+static void test_precision__auto_is_the_devices_own(void **state)
+{
+    (void)state;
+    assert_settles("cpu", "auto", NULL, "cpu", "fp32");
+    assert_settles("cpu", "fp32", NULL, "cpu", "fp32");
+    assert_settles("cuda", "auto", fake("full"), "cuda", "fp16");
+    assert_settles("cuda", "bf16", fake("full"), "cuda", "bf16");
+    assert_settles("auto", "auto", fake("full"), "cuda", "fp16");
+    assert_settles("auto", "auto", fake("no_gpu"), "cpu", "fp32");
+}
+
+static void test_precision__that_only_the_cpu_has_leads_there(void **state)
+{
+    hp_auto(hp_backend) *b = NULL;
+    hp_error err = HP_ERROR_INIT;
+
+    (void)state;
+    assert_ok(open_in("auto", "fp32", fake("full"), &b, &err), &err);
+    assert_string_equal(b->ops->name, "cpu");
+    assert_string_equal(hp_backend_why(b), "precision fp32: CUDA has fp16 and bf16");
+    assert_non_null(strstr(notes, "precision=fp32"));
+}
+
+static void test_precision__that_the_device_has_not_is_refused(void **state)
+{
+    hp_auto(hp_backend) *b = NULL;
+    hp_error err = HP_ERROR_INIT;
+
+    (void)state;
+    assert_int_equal(open_in("cpu", "fp16", NULL, &b, &err), HP_E_INVALID);
+    assert_string_equal(err.msg, "precision fp16: the CPU has fp32 and bf16");
+    assert_int_equal(open_in("cuda", "fp32", fake("full"), &b, &err), HP_E_INVALID);
+    assert_string_equal(err.msg, "precision fp32: CUDA has fp16 and bf16");
+    /* neither device: both reasons */
+    assert_int_equal(open_in("auto", "fp16", fake("no_gpu"), &b, &err), HP_E_INVALID);
+    assert_string_equal(err.msg, "precision fp16: the CPU has fp32 and bf16; "
+                                 "device cuda: no GPU: no driver");
+    assert_int_equal(open_in("cpu", "int8", NULL, &b, &err), HP_E_INVALID);
+    assert_null(b);
+    assert_string_equal(notes, "");
+    if (open_in("cpu", "bf16", NULL, &b, &err) != HP_OK) { /* this CPU may not have it */
+        assert_int_equal(err.code, HP_E_INVALID);
+        assert_string_equal(err.msg, "precision bf16: this CPU has no bf16 instructions");
+    }
+}
+
+/* A network that moves finds the CPU's own precision. */
+static void test_precision__of_the_spare_is_the_cpus(void **state)
+{
+    hp_auto(hp_backend) *b = NULL;
+    hp_backend *spare = NULL;
+    hp_error err = HP_ERROR_INIT;
+
+    (void)state;
+    assert_ok(open_in("auto", "fp16", fake("full"), &b, &err), &err);
+    assert_ok(hp_backend_spare(b, &spare, &err), &err);
+    assert_string_equal(spare->opt.precision, "fp32");
 }
 
 /* --- a device without room --------------------------------------------- */
@@ -191,7 +272,8 @@ static void test_module__full_device_hands_over_to_the_cpu(void **state)
                                   "network batch=1 error=\"device memory\"\n"
                                   "network moved to=cpu error=\"device memory\"\n"));
     hp_backend_describe(full, words, sizeof words);
-    assert_non_null(strstr(words, "cuda: a fake; batches of 1; in part cpu: oneDNN"));
+    assert_non_null(
+        strstr(words, "cuda: a fake, fp16; batches of 1; in part cpu: oneDNN"));
 }
 
 static void test_module__full_device_that_was_asked_for_fails(void **state)
@@ -218,6 +300,10 @@ int main(void)
         cmocka_unit_test(test_module__that_serves),
         cmocka_unit_test(test_module__is_not_asked_for_the_cpu),
         cmocka_unit_test(test_module__variable_names_it),
+        cmocka_unit_test(test_precision__auto_is_the_devices_own),
+        cmocka_unit_test(test_precision__that_only_the_cpu_has_leads_there),
+        cmocka_unit_test(test_precision__that_the_device_has_not_is_refused),
+        cmocka_unit_test(test_precision__of_the_spare_is_the_cpus),
         cmocka_unit_test(test_module__full_device_hands_over_to_the_cpu),
         cmocka_unit_test(test_module__full_device_that_was_asked_for_fails),
     };

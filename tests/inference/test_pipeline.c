@@ -4,18 +4,12 @@
 
 #include <math.h>
 
-/* Opens the tiny bundle and runs it with the phases of `mask`; returns the run's
- * code and fills f. */
-static hp_code run(hp_pipeline_options opt, unsigned mask, hp_findings *f, hp_error *err)
+/* Runs it with the phases of `mask`; returns the run's code and fills f. */
+static hp_code run_in(hp_pipeline *p, unsigned mask, hp_findings *f, hp_error *err)
 {
     hp_volume *native[HP_PHASES] = {NULL}, *registered[HP_PHASES] = {NULL}, *liver = NULL;
-    hp_auto(hp_pipeline) *p = NULL;
     hp_code r;
 
-    opt.device = "cpu";
-    if (opt.threads == 0)
-        opt.threads = 1; /* tiny layers: threads would wait for each other */
-    assert_ok(hp_pipeline_open(tiny_dir, &opt, &p, err), err);
     for (int i = 0; i < HP_PHASES; i++)
         if (mask >> i & 1)
             native[i] = tiny_volume(i);
@@ -35,6 +29,18 @@ static hp_code run(hp_pipeline_options opt, unsigned mask, hp_findings *f, hp_er
     }
     hp_volume_free(liver);
     return r;
+}
+
+/* The same with the tiny bundle, opened for it. */
+static hp_code run(hp_pipeline_options opt, unsigned mask, hp_findings *f, hp_error *err)
+{
+    hp_auto(hp_pipeline) *p = NULL;
+
+    opt.device = "cpu";
+    if (opt.threads == 0)
+        opt.threads = 1; /* tiny layers: threads would wait for each other */
+    assert_ok(hp_pipeline_open(tiny_dir, &opt, &p, err), err);
+    return run_in(p, mask, f, err);
 }
 
 enum { ALL = 15, NO_D = 7, NO_V = 11 };
@@ -74,6 +80,59 @@ static void test_pipeline__evaluation_always_gives_a_class(void **state)
     assert_string_equal(f.registration[HP_PHASE_V], "reference");
     assert_string_equal(f.registration[HP_PHASE_A], "coordinates");
     assert_string_equal(f.bundle_name, "tiny");
+}
+
+static double network_ms(const hp_findings *f, const char *name)
+{
+    for (int i = 0; i < f->network_count; i++)
+        if (strcmp(f->networks[i].name, name) == 0)
+            return f->networks[i].ms;
+    return -1;
+}
+
+/* What an admin is told: the device, and the time of what ran. */
+static void test_pipeline__facts_and_network_times(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_pipeline_facts facts, later;
+    hp_error err = HP_ERROR_INIT;
+    hp_findings f;
+    double sum = 0, total = 0;
+
+    (void)state;
+    opt.device = "cpu";
+    opt.plan_cache = "/nowhere/plans";
+    opt.threads = 1;
+    opt.liver_check_off = true;
+    assert_ok(hp_pipeline_open(tiny_dir, &opt, &p, &err), &err);
+    hp_pipeline_get_facts(p, &facts);
+    assert_string_equal(facts.asked, "cpu");
+    assert_string_equal(facts.device, "cpu");
+    assert_string_equal(facts.why, "asked for");
+    assert_string_equal(facts.precision, "fp32");
+    assert_string_equal(facts.plan_cache, ""); /* the CPU needs none */
+    assert_string_equal(facts.bundle_name, "tiny");
+    assert_non_null(strstr(facts.what, "oneDNN"));
+    assert_true(facts.open_ms > 0);
+    assert_true(facts.compile_ms == 0);
+
+    assert_ok(run_in(p, NO_D, &f, &err), &err);
+    hp_pipeline_get_facts(p, &later);
+    assert_true(later.open_ms == facts.open_ms);
+    assert_true(later.compile_ms > 0);
+    assert_true(network_ms(&f, "liver") >= 0 && network_ms(&f, "detector") >= 0 &&
+                network_ms(&f, "keyslice") >= 0);
+    assert_true(network_ms(&f, "ksf") == -1); /* did not run: a phase is missing */
+    for (int i = 0; i < f.network_count; i++)
+        sum += f.networks[i].ms;
+    for (int i = 0; i < f.timing_count; i++)
+        total += f.timings[i].ms;
+    assert_true(sum <= total + 10); /* these are rounded, those cut to milliseconds */
+
+    assert_ok(run_in(p, NO_D, &f, &err), &err); /* all sizes are known now */
+    hp_pipeline_get_facts(p, &facts);
+    assert_true(facts.compile_ms == later.compile_ms);
 }
 
 static void test_pipeline__an_implausible_liver_is_unsuitable(void **state)
@@ -308,6 +367,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pipeline__evaluation_always_gives_a_class),
+        cmocka_unit_test(test_pipeline__facts_and_network_times),
         cmocka_unit_test(test_pipeline__an_implausible_liver_is_unsuitable),
         cmocka_unit_test(test_pipeline__no_venous_phase_is_unsuitable),
         cmocka_unit_test(test_pipeline__a_missing_phase_is_detected_only),

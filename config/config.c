@@ -445,6 +445,9 @@ static const key READINESS[] = {
 static const key READING[] = {
     {"bundle", PATH, AT(hp_config, reading.bundle), 0, 0, NULL, NULL},
     {"device", WORD, AT(hp_config, reading.device), 0, 0, "auto|cpu|cuda", NULL},
+    {"precision", WORD, AT(hp_config, reading.precision), 0, 0, "auto|fp32|fp16|bf16",
+     NULL},
+    {"plan_cache", PATH, AT(hp_config, reading.plan_cache), 0, 0, NULL, NULL},
     {"threads", INT, AT(hp_config, reading.threads), 0, 1024, NULL, NULL},
     {"missing_phase", WORD, AT(hp_config, reading.missing_phase), 0, 0,
      "detect-only|substitute|refuse", NULL},
@@ -516,6 +519,7 @@ void hp_config_init(hp_config *c)
     c->readiness.phases = 1u << HP_PHASE_V; /* without it nothing is read */
     strcpy(c->reading.bundle, "/usr/share/hepar/models/small");
     strcpy(c->reading.device, "auto");
+    strcpy(c->reading.precision, "auto");
     strcpy(c->reading.missing_phase, "detect-only");
     c->reading.min_coverage_mm = 120;
     c->reading.workers = 1;
@@ -523,6 +527,23 @@ void hp_config_init(hp_config *c)
     strcpy(c->report.sc_modality, "OT");
     c->delivery.backoff_min_s = 30;
     c->delivery.backoff_max_s = 1800;
+}
+
+/* What no device of that name can do. Whether there is one, a worker will tell. */
+static hp_code check_device(reader *r, hp_config *c)
+{
+    const json_t *map = json_object_get(hp_yaml_root(r->yaml), "reading");
+    const char *device = c->reading.device, *precision = c->reading.precision;
+
+    c->reading.device_line = hp_yaml_key_line(r->yaml, map, "device");
+    c->reading.precision_line = hp_yaml_key_line(r->yaml, map, "precision");
+    if (strcmp(device, "cpu") == 0 && strcmp(precision, "fp16") == 0)
+        return bad(r, map, "precision", "device cpu has fp32 and bf16");
+    if (strcmp(device, "cuda") == 0 && strcmp(precision, "fp32") == 0)
+        return bad(r, map, "precision", "device cuda has fp16 and bf16");
+    if (c->reading.plan_cache[0] == '\0')
+        return hp_path_fmt(c->reading.plan_cache, r->err, "%s/plans/cuda", c->state_dir);
+    return HP_OK;
 }
 
 static hp_code check_whole(reader *r, hp_config *c)
@@ -546,7 +567,7 @@ static hp_code check_whole(reader *r, hp_config *c)
     for (int i = 0; i < c->peer_count; i++)
         if (c->peers[i].calling_ae[0] == '\0')
             strcpy(c->peers[i].calling_ae, c->ae_title);
-    return HP_OK;
+    return check_device(r, c);
 }
 
 static hp_code check_mode(const char *path, hp_error *reterr)

@@ -72,9 +72,13 @@ typedef struct hp_config {
 
     struct {
         char bundle[HP_PATH_MAX];
-        char device[8];         /* "auto" "cpu" "cuda" */
-        int threads;            /* 0: all cores */
-        char missing_phase[16]; /* "detect-only" "substitute" "refuse" */
+        char device[8];    /* "auto" "cpu" "cuda" */
+        char precision[8]; /* "auto" "fp32" "fp16" "bf16" */
+        /* Their lines in the file, for what only a worker can refuse; 0: not there. */
+        int device_line, precision_line;
+        char plan_cache[HP_PATH_MAX]; /* after loading: never "" */
+        int threads;                  /* 0: all cores */
+        char missing_phase[16];       /* "detect-only" "substitute" "refuse" */
         double min_coverage_mm;
         hp_config_phase_rule phase_rules[HP_CONFIG_MAX_LIST];
         int phase_rule_count;

@@ -65,6 +65,12 @@ static void test_config__refusals_name_file_line_and_key(void **state)
         {"readiness:\n  quiet_s: 100\n  max_wait_s: 50\n", "3: max_wait_s", "shorter"},
         {"readiness:\n  phases: [V, X]\n", "2: phases", "NC, A, V and D"},
         {"reading:\n  device: gpu\n", "2: device", "auto|cpu|cuda"},
+        {"reading:\n  precision: fp8\n", "2: precision", "auto|fp32|fp16|bf16"},
+        {"reading:\n  precision: fp16\n  device: cpu\n", "2: precision",
+         "device cpu has fp32 and bf16"},
+        {"reading:\n  device: cuda\n  precision: fp32\n", "3: precision",
+         "device cuda has fp16 and bf16"},
+        {"reading:\n  plan_cache: 5\n", "2: plan_cache", "text"},
         {"reading:\n  phase_rules:\n    - {phase: V}\n", "2: phase_rules", "description"},
         {"reading:\n  phase_rules:\n    - {phase: Q, description: x}\n", "3: phase",
          "NC"},
@@ -124,6 +130,10 @@ static void test_config__the_shipped_file_is_the_defaults(void **state)
     if (hp_config_load(HP_SHIPPED_CONFIG, &shipped, &err) != HP_OK)
         fail_msg("%s", err.msg);
     memset(shipped->path, 0, sizeof shipped->path);
+    assert_string_equal(shipped->reading.plan_cache, "/var/lib/hepar/plans/cuda");
+    memset(shipped->reading.plan_cache, 0, sizeof shipped->reading.plan_cache);
+    assert_true(shipped->reading.device_line > 0 && shipped->reading.precision_line > 0);
+    shipped->reading.device_line = shipped->reading.precision_line = 0;
     assert_memory_equal(shipped, plain, sizeof *plain);
 }
 
@@ -169,6 +179,40 @@ static void test_config__a_full_one(void **state)
     assert_null(hp_config_find_peer(c, "c"));
 }
 
+/* Each device has what the other has not, and auto may find either. */
+static void test_config__device_and_precision(void **state)
+{
+    static const char *const FINE[] = {"reading: {device: cpu, precision: fp32}\n",
+                                       "reading: {device: cpu, precision: bf16}\n",
+                                       "reading: {device: cuda, precision: fp16}\n",
+                                       "reading: {device: cuda, precision: bf16}\n",
+                                       "reading: {precision: fp16}\n",
+                                       "reading: {precision: fp32}\n"};
+    hp_auto(hp_config) *c = NULL;
+    hp_error err = HP_ERROR_INIT;
+    char want[128];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof FINE / sizeof *FINE; i++) {
+        hp_auto(hp_config) *one = NULL;
+
+        if (load(FINE[i], &one, &err) != HP_OK)
+            fail_msg("%s", err.msg);
+    }
+    assert_int_equal(load("state_dir: state\nreading:\n  device: cuda\n", &c, &err),
+                     HP_OK);
+    assert_string_equal(c->reading.precision, "auto");
+    assert_int_equal(c->reading.device_line, 3);
+    assert_int_equal(c->reading.precision_line, 0);
+    snprintf(want, sizeof want, "%.*s/state/plans/cuda", (int)(strrchr(path, '/') - path),
+             path);
+    assert_string_equal(c->reading.plan_cache, want);
+    hp_config_free(c);
+    c = NULL;
+    assert_int_equal(load("reading: {plan_cache: /p/q}\n", &c, &err), HP_OK);
+    assert_string_equal(c->reading.plan_cache, "/p/q");
+}
+
 static void test_config__writable_by_everybody_is_refused(void **state)
 {
     hp_config *c = NULL;
@@ -202,6 +246,7 @@ int main(void)
         cmocka_unit_test(test_config__empty_is_the_defaults),
         cmocka_unit_test(test_config__the_shipped_file_is_the_defaults),
         cmocka_unit_test(test_config__a_full_one),
+        cmocka_unit_test(test_config__device_and_precision),
         cmocka_unit_test(test_config__writable_by_everybody_is_refused),
         cmocka_unit_test(test_config__a_missing_file_says_so)};
     char dir[] = "/tmp/hepar-test-XXXXXX";

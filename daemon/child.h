@@ -18,6 +18,10 @@ extern "C" {
 
 enum { HP_CHILD_FD = 3, HP_CHILD_MAX_LINE = 16 << 20 };
 
+/* How `hepar-worker --check` ends, by what is at fault. 0: nothing, and what would
+ * serve is one JSON value on stdout (hp_job_inference_to_json()). */
+enum { HP_CHECK_BUNDLE = 1, HP_CHECK_DEVICE = 3, HP_CHECK_PRECISION = 4 };
+
 /* Dies with its parent (PDEATHSIG, and getppid checked again, for the parent
  * may be gone already), ignores SIGPIPE and SIGINT. Exits when fd 3 is not
  * there: this program is not started by hand. */

@@ -49,7 +49,7 @@ int hp_ctl_fail(hp_code code, const char *words)
 
 void hp_ctl_print_json(const json_t *j)
 {
-    json_dumpf(j, stdout, JSON_INDENT(2));
+    json_dumpf(j, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(12)); /* 0.1 is 0.1 */
     putchar('\n');
 }
 

@@ -37,6 +37,12 @@ void hp_ctl_print_json(const json_t *j);
 hp_code hp_ctl_ask(const hp_config *config, json_t *request_take, int timeout_s,
                    json_t **ret, hp_error *reterr);
 
+/* "plan_cache" of the status view's "inference": the path becomes {path, exists,
+ * plans}, or null where the device needs none. */
+void hp_ctl_add_plan_cache(json_t *inference);
+/* What reads the studies, for people: `status` is the view with the above. */
+void hp_ctl_print_inference(const json_t *status);
+
 /* verbs */
 int hp_ctl_status(hp_ctl *ctl);
 int hp_ctl_studies(hp_ctl *ctl);

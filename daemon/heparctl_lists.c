@@ -392,6 +392,7 @@ int hp_ctl_status(hp_ctl *ctl)
     code = hp_ctl_ask(ctl->config, json_pack("{ss}", "do", "status"), 5, &live, &err);
     if (code != HP_OK && code != HP_E_CONNECT)
         hp_ctl_fail(code, err.msg);
+    hp_ctl_add_plan_cache(json_object_get(view, "inference"));
     if (ctl->json) {
         json_object_set(view, "daemon", live ? live : json_null());
         json_object_set_new(view, "running", json_boolean(live != NULL));
@@ -403,6 +404,7 @@ int hp_ctl_status(hp_ctl *ctl)
     print_states(json_object_get(view, "jobs"));
     print_working(live);
     print_peers(ctl->config, json_object_get(view, "peers"));
+    hp_ctl_print_inference(view);
     print_failures(ctl->db);
     return HP_EXIT_DONE;
 }

@@ -202,17 +202,15 @@ static void print_runs(const json_t *show)
     hp_table_free(t);
 }
 
-static void print_timings(const json_t *show)
+static void print_spans(const char *lead, const json_t *timings)
 {
-    const json_t *timings = get(show, "timings_ms");
     const char *name;
     json_t *ms;
     int column = 0;
 
     if (json_object_size(timings) == 0)
         return;
-    heading("Time");
-    fputs("  ", stdout);
+    printf("  %s", lead);
     json_object_foreach((json_t *)timings, name, ms)
     {
         char span[24];
@@ -227,6 +225,15 @@ static void print_timings(const json_t *show)
         column += printf("%s%s %s", column ? ", " : "", name, span);
     }
     putchar('\n');
+}
+
+static void print_timings(const json_t *show)
+{
+    if (json_object_size(get(show, "timings_ms")) == 0)
+        return;
+    heading("Time");
+    print_spans("", get(show, "timings_ms"));
+    print_spans("in networks: ", get(show, "networks_ms"));
 }
 
 /* "-12.3" or "-" where there is no number. */

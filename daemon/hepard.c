@@ -21,12 +21,14 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "daemon/child.h"
 #include "daemon/control.h"
 #include "daemon/intake.h"
 #include "daemon/ledger.h"
 #include "daemon/recovery.h"
 #include "daemon/scheduler.h"
 #include "daemon/supervise.h"
+#include "db/inference.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -37,6 +39,7 @@ typedef struct daemon_state {
     hp_scheduler *scheduler;
     hp_control *control;
     hp_intake *intake;
+    const json_t *inference; /* what a worker said would serve; NULL: it was not asked */
     uv_signal_t signals[3];
     bool ending;
 } daemon_state;
@@ -211,6 +214,8 @@ static hp_code open_ledger(daemon_state *d, hp_error *reterr)
     if (n.retired > 0)
         hp_log(HP_LOG_WARNING, "peers are no longer configured jobs=%d, not sent there",
                n.retired);
+    if (d->inference != NULL && hp_inference_told(db, d->inference, reterr) != HP_OK)
+        hp_log(HP_LOG_WARNING, "device not recorded error=\"%s\", going on", reterr->msg);
     return hp_ledger_open_take(&d->loop, d->config, db, &d->ledger, reterr);
 }
 
@@ -236,21 +241,55 @@ static hp_code start(daemon_state *d, hp_error *reterr)
     return HP_OK;
 }
 
-/* A bundle whose hashes or shapes do not fit is refused now, not at the first
- * study. Only a worker can tell, since networks live there; a site that puts
- * another program in its place answers for that program's bundle. */
-static hp_code check_bundle(const hp_config *c, hp_error *reterr)
+/* The place in the configuration that a worker's refusal is about. */
+static hp_code refused(const hp_config *c, int status, hp_code code, hp_error *reterr)
 {
-    const char *args[] = {"--check", c->reading.bundle, c->reading.device, NULL};
-    char program[HP_PATH_MAX];
+    int line = status == HP_CHECK_DEVICE      ? c->reading.device_line
+               : status == HP_CHECK_PRECISION ? c->reading.precision_line
+                                              : 0;
+
+    if (line > 0)
+        return hp_wrap(reterr, code, "%s:%d", c->path, line);
+    return hp_wrap(reterr, code, status == HP_CHECK_BUNDLE ? "bundle" : "worker");
+}
+
+/* A bundle whose hashes or shapes do not fit, or a device that is not there, is
+ * refused now, not at the first study. Only a worker can tell, since networks live
+ * there; a site that puts another program in its place answers for that program.
+ * *ret: what would serve (yours), or NULL. */
+static hp_code check_worker(const hp_config *c, json_t **ret, hp_error *reterr)
+{
+    hp_auto(json_t) *options = NULL;
+    char program[HP_PATH_MAX], *text = NULL;
+    hp_buf answer = HP_BUF_INIT;
+    int status = -1;
     hp_code code;
 
     if (c->reading.worker_program[0] != '\0')
         return HP_OK;
+    options = hp_scheduler_run_options(c);
+    text = options != NULL ? json_dumps(options, JSON_COMPACT) : NULL;
+    if (text == NULL)
+        return hp_fail(reterr, HP_E_NO_MEMORY, "no memory for the worker's options");
     code = hp_process_program("", "hepar-worker", program, reterr);
     if (code == HP_OK)
-        code = hp_process_ask(program, args, reterr);
-    return code == HP_OK ? HP_OK : hp_wrap(reterr, code, "bundle");
+        code = hp_process_ask(program, (const char *[]){"--check", text, NULL}, &answer,
+                              &status, reterr);
+    free(text);
+    if (code == HP_OK)
+        code = hp_json_parse((const char *)answer.data, answer.len, ret, reterr);
+    hp_buf_done(&answer);
+    return code == HP_OK ? HP_OK : refused(c, status, code, reterr);
+}
+
+static void log_inference(const json_t *facts)
+{
+    hp_log(
+        HP_LOG_INFO,
+        "inference device=%s asked=%s precision=%s what=\"%s\" why=\"%s\" load_ms=%.0f",
+        hp_json_str(facts, "device", ""), hp_json_str(facts, "asked", ""),
+        hp_json_str(facts, "precision", ""), hp_json_str(facts, "what", ""),
+        hp_json_str(facts, "why", ""), hp_json_num(facts, "open_ms", 0));
 }
 
 static void set_log_level(const char *name)
@@ -270,9 +309,9 @@ static void harden(void)
     setrlimit(RLIMIT_CORE, &none);
 }
 
-static int run(hp_config *config)
+static int run(hp_config *config, const json_t *inference)
 {
-    daemon_state d = {.config = config};
+    daemon_state d = {.config = config, .inference = inference};
     hp_error err = HP_ERROR_INIT;
     int lock = -1, result = EXIT_SUCCESS;
     hp_code code = hp_recovery_lock(config, &lock, &err);
@@ -310,6 +349,7 @@ int main(int argc, char **argv)
 {
     const char *path = "/etc/hepar/hepar.yaml";
     hp_auto(hp_config) *config = NULL;
+    hp_auto(json_t) *inference = NULL;
     hp_error err = HP_ERROR_INIT;
     bool check = false;
 
@@ -333,7 +373,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "hepard: %s\n", err.msg);
         return EXIT_FAILURE;
     }
-    if (check_bundle(config, &err) != HP_OK) {
+    if (check_worker(config, &inference, &err) != HP_OK) {
         fprintf(stderr, "hepard: %s\n", err.msg);
         return EXIT_FAILURE;
     }
@@ -343,5 +383,7 @@ int main(int argc, char **argv)
     }
     set_log_level(config->log_level);
     harden();
-    return run(config);
+    if (inference != NULL)
+        log_inference(inference);
+    return run(config, inference);
 }

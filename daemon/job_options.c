@@ -33,6 +33,7 @@ void hp_job_options_init(hp_job_options *o)
 {
     memset(o, 0, sizeof *o);
     strcpy(o->device, "auto");
+    strcpy(o->precision, "auto");
     strcpy(o->sc_modality, "OT");
     strcpy(o->ae_title, "HEPAR");
     strcpy(o->node_name, "hepar");
@@ -97,6 +98,10 @@ hp_code hp_job_options_from_json(const json_t *j, hp_job_options *o, hp_error *r
     if (r == HP_OK)
         r = get_text(j, "device", o->device, sizeof o->device, reterr);
     if (r == HP_OK)
+        r = get_text(j, "precision", o->precision, sizeof o->precision, reterr);
+    if (r == HP_OK)
+        r = get_text(j, "plan_cache", o->plan_cache, sizeof o->plan_cache, reterr);
+    if (r == HP_OK)
         r = get_text(j, "sc_modality", o->sc_modality, sizeof o->sc_modality, reterr);
     if (r == HP_OK)
         r = get_text(j, "tracking_prefix", o->tracking_prefix, sizeof o->tracking_prefix,
@@ -137,6 +142,7 @@ void hp_job_digest_init(hp_job_digest *d, const hp_job_options *o, const char *s
     add_number(d, "report_min", HP_MODEL_REPORT_MIN); /* not in the bundle's sum */
     hp_job_digest_add_text(d, study_uid);
     hp_job_digest_add_text(d, o->device);
+    hp_job_digest_add_text(d, o->precision);
     hp_job_digest_add_text(d, hp_missing_phase_name(o->missing_phase));
     add_number(d, "min_coverage_mm", o->min_coverage_mm > 0 ? o->min_coverage_mm : 0);
     add_number(d, "liver_check_off", o->liver_check_off);

@@ -16,9 +16,11 @@
 #include "base/clock.h"
 #include "base/crash.h"
 #include "dicom/report.h"
+#include "inference/backend.h"
 
 struct hp_job_runner {
     hp_pipeline *pipeline; /* opened with `options`; NULL before the first job */
+    int64_t opened_ms;     /* wall clock */
     hp_job_options options;
     const hp_job_request *now; /* the running job, for progress */
 };
@@ -89,7 +91,9 @@ static bool still_fits(const hp_job_runner *r, const hp_job_options *o)
     const hp_job_options *had = &r->options;
 
     return r->pipeline != NULL && strcmp(had->bundle, o->bundle) == 0 &&
-           strcmp(had->device, o->device) == 0 && had->threads == o->threads &&
+           strcmp(had->device, o->device) == 0 &&
+           strcmp(had->precision, o->precision) == 0 &&
+           strcmp(had->plan_cache, o->plan_cache) == 0 && had->threads == o->threads &&
            had->missing_phase == o->missing_phase &&
            had->liver_check_off == o->liver_check_off && had->evaluate == o->evaluate;
 }
@@ -105,9 +109,11 @@ static hp_code open_pipeline(run *w, hp_error *reterr)
         return HP_OK;
     hp_pipeline_free(runner->pipeline);
     runner->pipeline = NULL;
-    runner->options = *w->req->options; /* `device` must outlive the pipeline */
+    runner->options = *w->req->options;
     opt.threads = runner->options.threads;
     opt.device = runner->options.device;
+    opt.precision = runner->options.precision;
+    opt.plan_cache = runner->options.plan_cache;
     opt.missing_phase = runner->options.missing_phase;
     opt.liver_check_off = runner->options.liver_check_off;
     opt.evaluate = runner->options.evaluate;
@@ -118,6 +124,7 @@ static hp_code open_pipeline(run *w, hp_error *reterr)
     if (r != HP_OK)
         return hp_wrap(reterr, r, "opening the model bundle");
     runner->pipeline = opened;
+    runner->opened_ms = hp_clock_wall_ms();
     return HP_OK;
 }
 
@@ -384,6 +391,17 @@ hp_code hp_job_run(hp_job_runner *runner, const hp_job_request *req, hp_job_resu
     return r;
 }
 
+hp_code hp_job_check_device(const hp_job_options *o, hp_error *reterr)
+{
+    hp_auto(hp_backend) *b = NULL;
+    hp_backend_options opt = HP_BACKEND_OPTIONS_INIT;
+
+    opt.device = o->device;
+    opt.precision = o->precision;
+    opt.threads = o->threads;
+    return hp_backend_open_with(&opt, &b, reterr);
+}
+
 hp_code hp_job_check(hp_job_runner *runner, const hp_job_options *o, hp_error *reterr)
 {
     hp_job_request req = {.options = o};
@@ -416,6 +434,26 @@ hp_code hp_job_look(const hp_job_request *req, unsigned *ret_phases, hp_error *r
 }
 
 /* -- as JSON -- */
+
+/* A tenth of a millisecond is as much as anybody wants to read. */
+static double tenth(double ms)
+{
+    return round(ms * 10) / 10;
+}
+
+json_t *hp_job_inference_to_json(const hp_job_runner *r)
+{
+    hp_pipeline_facts f;
+
+    if (r->pipeline == NULL)
+        return json_null();
+    hp_pipeline_get_facts(r->pipeline, &f);
+    return json_pack("{ss,ss,ss,ss,ss,ss,s{ss,ss},sI,sf,sf}", "asked", f.asked, "device",
+                     f.device, "what", f.what, "why", f.why, "precision", f.precision,
+                     "plan_cache", f.plan_cache, "bundle", "name", f.bundle_name,
+                     "version", f.bundle_version, "opened_ms", (json_int_t)r->opened_ms,
+                     "open_ms", tenth(f.open_ms), "compile_ms", tenth(f.compile_ms));
+}
 
 json_t *hp_job_objects_to_json(const hp_job_result *r)
 {

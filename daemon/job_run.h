@@ -29,7 +29,7 @@ enum { HP_JOB_MAX_OBJECTS = 8, HP_JOB_MAX_RULES = 64 };
  * enters the input digest. Strings are copied in. */
 typedef struct hp_job_options {
     char bundle[HP_PATH_MAX];
-    char device[16];
+    char device[16], precision[8], plan_cache[HP_PATH_MAX];
     int threads;
     hp_missing_phase missing_phase;
     bool report_unsuitable; /* also write the text form for an unsuitable study */
@@ -105,9 +105,15 @@ HP_AUTO_DEFINE(hp_job_runner, hp_job_runner_free)
 hp_code hp_job_run(hp_job_runner *r, const hp_job_request *req, hp_job_result *ret,
                    hp_error *reterr);
 
+/* Is there the device of these options, and does it have their precision? The codes
+ * and words of hp_backend_open_with(). */
+hp_code hp_job_check_device(const hp_job_options *o, hp_error *reterr);
 /* Opens the bundle of these options, as the first job would. The error names
  * file, tensor or line. */
 hp_code hp_job_check(hp_job_runner *r, const hp_job_options *o, hp_error *reterr);
+/* What serves: the "inference" of the worker's "done" message (hp_pipeline_facts).
+ * JSON null: nothing was opened yet. NULL: no memory. */
+json_t *hp_job_inference_to_json(const hp_job_runner *r);
 
 /* Which phases the files hold as far as they have come (bit i: hp_phase i), for
  * the question whether a study is complete. Headers only; `out` is not used. */

@@ -558,7 +558,7 @@ static void ask_ready(hp_reading *r)
 
 /* ---- the whole ---- */
 
-static json_t *options_of(const hp_config *c)
+json_t *hp_reading_options(const hp_config *c)
 {
     json_t *rules = json_array();
 
@@ -570,13 +570,14 @@ static json_t *options_of(const hp_config *c)
                                         "description", rule->description, "series_number",
                                         rule->series_number));
     }
-    return json_pack("{ss,ss,si,ss,sb,sf,so,ss,ss,ss,ss}", "bundle", c->reading.bundle,
-                     "device", c->reading.device, "threads", c->reading.threads,
-                     "missing_phase", c->reading.missing_phase, "report_unsuitable",
-                     c->report.unsuitable, "min_coverage_mm", c->reading.min_coverage_mm,
-                     "phase_rules", rules, "sc_modality", c->report.sc_modality,
-                     "tracking_prefix", c->report.tracking_prefix, "ae_title",
-                     c->ae_title, "node_name", c->node_name);
+    return json_pack("{ss,ss,ss,ss,si,ss,sb,sf,so,ss,ss,ss,ss}", "bundle",
+                     c->reading.bundle, "device", c->reading.device, "precision",
+                     c->reading.precision, "plan_cache", c->reading.plan_cache, "threads",
+                     c->reading.threads, "missing_phase", c->reading.missing_phase,
+                     "report_unsuitable", c->report.unsuitable, "min_coverage_mm",
+                     c->reading.min_coverage_mm, "phase_rules", rules, "sc_modality",
+                     c->report.sc_modality, "tracking_prefix", c->report.tracking_prefix,
+                     "ae_title", c->ae_title, "node_name", c->node_name);
 }
 
 static void on_news(void *payload)
@@ -601,7 +602,7 @@ hp_code hp_reading_open(uv_loop_t *loop, const hp_config *config, hp_ledger *led
     r->worker_count = config->reading.workers;
     code = hp_process_program(config->reading.worker_program, "hepar-worker", r->program,
                               reterr);
-    if (code == HP_OK && (r->options = options_of(config)) == NULL)
+    if (code == HP_OK && (r->options = hp_reading_options(config)) == NULL)
         code = hp_fail(reterr, HP_E_NO_MEMORY, "no memory for the workers' options");
     if (code != HP_OK) {
         free(r);

@@ -20,7 +20,8 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NOT_FOUND = 3 };
 
 static const char USAGE[] =
     "usage: hepar-run --bundle DIR --in DICOM_DIR --out DIR [--config FILE]\n"
-    "                 [--device auto|cpu|cuda] [--threads N] [--json] [--quiet]\n"
+    "                 [--device auto|cpu|cuda] [--precision auto|fp32|fp16|bf16]\n"
+    "                 [--threads N] [--json] [--quiet]\n"
     "\n"
     "Reads one study from a folder and writes what hepar would send: a structured\n"
     "report and key images (DICOM and PNG), and result.json. Research use only.\n"
@@ -29,7 +30,7 @@ static const char USAGE[] =
     "  --quiet        no progress, no summary\n";
 
 typedef struct arguments {
-    const char *bundle, *in, *out, *config, *device;
+    const char *bundle, *in, *out, *config, *device, *precision;
     int threads; /* -1: not given */
     bool json, quiet;
 } arguments;
@@ -41,6 +42,8 @@ static void take_config(const hp_config *c, hp_job_options *o)
 
     snprintf(o->bundle, sizeof o->bundle, "%s", c->reading.bundle);
     snprintf(o->device, sizeof o->device, "%s", c->reading.device);
+    snprintf(o->precision, sizeof o->precision, "%s", c->reading.precision);
+    snprintf(o->plan_cache, sizeof o->plan_cache, "%s", c->reading.plan_cache);
     o->threads = c->reading.threads;
     hp_missing_phase_parse(c->reading.missing_phase, &o->missing_phase, &ignored);
     o->min_coverage_mm = c->reading.min_coverage_mm;
@@ -141,6 +144,7 @@ static int parse(int argc, char **argv, arguments *a)
                                          {"out", required_argument, NULL, 'o'},
                                          {"config", required_argument, NULL, 'c'},
                                          {"device", required_argument, NULL, 'd'},
+                                         {"precision", required_argument, NULL, 'p'},
                                          {"threads", required_argument, NULL, 't'},
                                          {"roi", required_argument, NULL, 'r'},
                                          {"json", no_argument, NULL, 'j'},
@@ -168,6 +172,9 @@ static int parse(int argc, char **argv, arguments *a)
             break;
         case 'd':
             a->device = optarg;
+            break;
+        case 'p':
+            a->precision = optarg;
             break;
         case 'j':
             a->json = true;
@@ -221,6 +228,8 @@ static hp_code options_of(const arguments *a, hp_job_options *o, hp_error *reter
         snprintf(o->bundle, sizeof o->bundle, "%s", a->bundle);
     if (a->device != NULL)
         snprintf(o->device, sizeof o->device, "%s", a->device);
+    if (a->precision != NULL)
+        snprintf(o->precision, sizeof o->precision, "%s", a->precision);
     if (a->threads >= 0)
         o->threads = a->threads;
     return HP_OK;

@@ -19,6 +19,7 @@
 
 #include "base/crash.h"
 #include "base/log.h"
+#include "db/inference.h"
 #include "db/outbox.h"
 
 enum { MAX_OBJECTS = 64 };
@@ -191,6 +192,8 @@ static hp_code do_end(hp_db *db, void *arg, hp_error *reterr)
 
     if (code != HP_OK)
         return code;
+    if (json_is_object(json_object_get(c->msg, "inference"))) /* its loss harms nobody */
+        hp_inference_told(db, json_object_get(c->msg, "inference"), NULL);
     /* "Failed, but a second try may do": counted like a death, so twice ends it. */
     if (strcmp(hp_json_str(c->msg, "outcome", ""), "failed") == 0 &&
         hp_json_bool(c->msg, "may_retry", false))

@@ -13,6 +13,11 @@ struct hp_scheduler {
     int closing;
 };
 
+json_t *hp_scheduler_run_options(const hp_config *config)
+{
+    return hp_reading_options(config);
+}
+
 static void on_reported(void *payload)
 {
     hp_scheduler *s = payload;

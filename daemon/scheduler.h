@@ -16,6 +16,9 @@ extern "C" {
 
 typedef struct hp_scheduler hp_scheduler;
 
+/* The "options" of every run, as a worker takes them. Yours; NULL: no memory. */
+json_t *hp_scheduler_run_options(const hp_config *config);
+
 /* `config` and `ledger` must outlive it. Starts looking for work at once. */
 hp_code hp_scheduler_open(uv_loop_t *loop, const hp_config *config, hp_ledger *ledger,
                           hp_scheduler **ret, hp_error *reterr);

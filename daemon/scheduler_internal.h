@@ -9,6 +9,7 @@ typedef struct hp_reading hp_reading;
 typedef struct hp_delivering hp_delivering;
 
 /* workers: readiness, claims, runs */
+json_t *hp_reading_options(const hp_config *c);
 hp_code hp_reading_open(uv_loop_t *loop, const hp_config *config, hp_ledger *ledger,
                         void (*reported)(void *payload), void *payload, hp_reading **ret,
                         hp_error *reterr);

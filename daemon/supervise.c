@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -330,14 +331,33 @@ static void last_words(int fd, char *ret, size_t size)
     ret[len] = '\0';
 }
 
-static hp_code spawn_and_wait(const char *program, char **argv, int out, int in,
-                              char *words, size_t size, hp_error *reterr)
+/* Everything in the file of an answer. */
+static hp_code read_answer(int fd, hp_buf *ret, hp_error *reterr)
+{
+    ssize_t n = 0;
+
+    if (lseek(fd, 0, SEEK_SET) != 0)
+        return hp_fail_errno(reterr, errno, "reading an answer");
+    do {
+        if (!hp_buf_reserve(ret, 4096))
+            return hp_fail(reterr, HP_E_NO_MEMORY, "no memory for an answer");
+        n = read(fd, ret->data + ret->len, 4096);
+        if (n > 0)
+            ret->len += (size_t)n;
+    } while (n > 0 || (n < 0 && errno == EINTR));
+    return n == 0 ? HP_OK : hp_fail_errno(reterr, errno, "reading an answer");
+}
+
+static hp_code spawn_and_wait(const char *program, char **argv, int answer, int out,
+                              int in, char *words, size_t size, int *ret_status,
+                              hp_error *reterr)
 {
     posix_spawn_file_actions_t actions;
     pid_t pid;
     int err, status = 0;
 
     posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, answer, STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions, out, STDERR_FILENO);
     err = posix_spawn(&pid, program, &actions, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&actions);
@@ -350,23 +370,38 @@ static hp_code spawn_and_wait(const char *program, char **argv, int out, int in,
     close(in);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+    *ret_status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    if (*ret_status == 0)
         return HP_OK;
     return hp_fail(reterr, HP_E_INVALID, "%.200s",
                    words[0] ? words : "it ended without a word");
 }
 
-hp_code hp_process_ask(const char *program, const char *const *args, hp_error *reterr)
+hp_code hp_process_ask(const char *program, const char *const *args, hp_buf *ret_answer,
+                       int *ret_status, hp_error *reterr)
 {
     char words[512] = "";
     char *argv[8] = {(char *)program};
-    int fds[2];
+    int fds[2], answer;
+    hp_code r;
 
     for (int i = 0; i < 6 && args[i] != NULL; i++)
         argv[i + 1] = (char *)args[i];
-    if (pipe2(fds, O_CLOEXEC) != 0)
+    /* A file, so that nobody need read two pipes at once. */
+    answer = memfd_create("answer", MFD_CLOEXEC);
+    if (answer < 0)
         return hp_fail_errno(reterr, errno, "asking %s", program);
-    return spawn_and_wait(program, argv, fds[1], fds[0], words, sizeof words, reterr);
+    if (pipe2(fds, O_CLOEXEC) != 0) {
+        r = hp_fail_errno(reterr, errno, "asking %s", program);
+        close(answer);
+        return r;
+    }
+    r = spawn_and_wait(program, argv, answer, fds[1], fds[0], words, sizeof words,
+                       ret_status, reterr);
+    if (r == HP_OK)
+        r = read_answer(answer, ret_answer, reterr);
+    close(answer);
+    return r;
 }
 
 hp_code hp_process_program(const char *configured, const char *name, char ret[],

@@ -9,6 +9,7 @@
 
 #include <uv.h>
 
+#include "base/buf.h"
 #include "base/json.h"
 
 #ifdef __cplusplus
@@ -41,10 +42,12 @@ void hp_process_kill(hp_process *p);
  * killed. on_end still comes. */
 void hp_process_end(hp_process *p);
 
-/* Runs `program` with these arguments (NULL-terminated, the program's name not
- * among them) and waits for it; for start-up, before any loop. HP_E_INVALID: it
- * ended with a failure, its last words on stderr are the message. */
-hp_code hp_process_ask(const char *program, const char *const *args, hp_error *reterr);
+/* Runs `program` with these arguments (NULL-terminated, at most 6, the program's name
+ * not among them) and waits for it; for start-up, before any loop. What it says on
+ * stdout is the answer. HP_E_INVALID: it ended with a failure, *ret_status (-1: a
+ * signal), and its last words on stderr are the message. */
+hp_code hp_process_ask(const char *program, const char *const *args, hp_buf *ret_answer,
+                       int *ret_status, hp_error *reterr);
 
 /* The path of a program of ours: `configured` when not empty, else beside this
  * executable, else in the library folder it was installed to. */

@@ -59,21 +59,23 @@ static json_t *reason_text(const char *text)
     return j != NULL ? j : json_string("(a reason that is not UTF-8)");
 }
 
-static void tell_done(const ticket *t, const hp_job_result *res, hp_code code,
-                      const hp_error *e)
+static void tell_done(const ticket *t, const hp_job_result *res,
+                      const hp_job_runner *runner, hp_code code, const hp_error *e)
 {
     const hp_findings *f = &res->findings;
+    json_t *inference = hp_job_inference_to_json(runner);
     bool failed = code != HP_OK;
 
     hp_child_write_take(
-        json_pack("{ss,sI,sI,ss,ss,so,ss,ss,so,so,ss,sb}", "event", "done", "job",
+        json_pack("{ss,sI,sI,ss,ss,so,ss,ss,so,so,so,ss,sb}", "event", "done", "job",
                   (json_int_t)t->job, "run", (json_int_t)t->run, "outcome",
                   failed ? "failed" : hp_outcome_name(f->outcome), "reason_code",
                   f->reason_code[0] != 0 || !failed ? f->reason_code : hp_code_name(code),
                   "reason", reason_text(failed ? e->msg : f->reason), "input_digest",
                   res->input_digest, "bundle_sha256", f->bundle_sha256, "result",
                   hp_job_result_to_json(res), "objects", hp_job_objects_to_json(res),
-                  "code", hp_code_name(failed ? code : HP_OK), "may_retry",
+                  "inference", inference != NULL ? inference : json_null(), "code",
+                  hp_code_name(failed ? code : HP_OK), "may_retry",
                   failed && hp_code_may_retry(code)));
 }
 
@@ -210,31 +212,50 @@ static bool serve(hp_job_runner *runner, const json_t *msg, hp_job_options *o,
     hp_findings_init(&res->findings);
     hp_crash_point("worker.claimed");
     r = do_run(runner, msg, &t, o, res, &e);
-    tell_done(&t, res, r, &e);
+    tell_done(&t, res, runner, r, &e);
     return r != HP_E_DEVICE;
 }
 
-/* hepar-worker --check BUNDLE [DEVICE]: may hepard start with this bundle? */
-static int check(hp_job_runner *runner, hp_job_options *o, const char *bundle,
-                 const char *device)
+/* hepar-worker --check OPTIONS: may hepard start with these (a run's options), and
+ * what would serve? */
+static int check(hp_job_runner *runner, hp_job_options *o, const char *text)
 {
+    hp_auto(json_t) *options = NULL;
+    hp_auto(json_t) *facts = NULL;
     hp_error e = HP_ERROR_INIT;
+    int status = HP_CHECK_BUNDLE;
+    hp_code r;
 
     hp_job_options_init(o);
-    snprintf(o->bundle, sizeof o->bundle, "%s", bundle);
-    snprintf(o->device, sizeof o->device, "%s", device);
-    if (hp_job_check(runner, o, &e) == HP_OK)
-        return 0;
-    fprintf(stderr, "%s\n", e.msg);
-    return 1;
+    r = hp_json_parse(text, strlen(text), &options, &e);
+    if (r == HP_OK)
+        r = hp_job_options_from_json(options, o, &e);
+    if (r == HP_OK) {
+        r = hp_job_check_device(o, &e);
+        if (r != HP_OK)
+            status = r == HP_E_INVALID ? HP_CHECK_PRECISION : HP_CHECK_DEVICE;
+    }
+    if (r == HP_OK)
+        r = hp_job_check(runner, o, &e);
+    if (r != HP_OK) {
+        fprintf(stderr, "%s\n", e.msg);
+        return status;
+    }
+    facts = hp_job_inference_to_json(runner);
+    json_dumpf(facts, stdout, JSON_COMPACT);
+    putchar('\n');
+    return 0;
 }
 
 static void usage(void)
 {
-    printf("usage: hepar-worker [--check BUNDLE_DIR [auto|cpu|cuda]]\n"
-           "\n"
-           "Reads studies for hepard, which starts it. With --check it says what is\n"
-           "wrong with a model bundle, and ends. hepar-run reads a study by hand.\n");
+    printf(
+        "usage: hepar-worker [--check '{\"bundle\": \"DIR\", \"device\": \"cuda\", "
+        "...}']\n"
+        "\n"
+        "Reads studies for hepard, which starts it. With --check it says what is\n"
+        "wrong with device, precision or bundle of these options, or what would serve,\n"
+        "and ends. hepar-run reads a study by hand.\n");
 }
 
 /* Serves hepard until it closes the line. */
@@ -280,8 +301,8 @@ int main(int argc, char **argv)
     limit_resources();
     if (o == NULL || res == NULL || hp_job_runner_new(&runner, &e) != HP_OK)
         hp_log(HP_LOG_ERROR, "worker start failed reason=memory");
-    else if (argc >= 3 && strcmp(argv[1], "--check") == 0)
-        status = check(runner, o, argv[2], argc > 3 ? argv[3] : "auto");
+    else if (argc == 3 && strcmp(argv[1], "--check") == 0)
+        status = check(runner, o, argv[2]);
     else
         status = serve_hepard(runner, o, res);
     free(res);

@@ -7,6 +7,7 @@
 
 #include "base/number.h"
 #include "db/db_internal.h"
+#include "db/inference.h"
 
 /* A row as an object: `shape` names the columns in order, "name:t" text,
  * "name:i" integer, "name:b" boolean, separated by spaces. */
@@ -159,8 +160,47 @@ static hp_code totals_json(hp_db *db, json_t **ret, hp_error *reterr)
     return r;
 }
 
+/* The newest run that went through the networks, and how long each took. */
+static hp_code last_read_json(hp_db *db, json_t **ret, hp_error *reterr)
+{
+    hp_auto(hp_rows) *rows = NULL;
+    hp_auto(json_t) *findings = NULL;
+    const char *text;
+    json_t *one;
+    hp_code r = hp_db__row(db, &rows, reterr,
+                           "SELECT job, number, started_ms, ended_ms, findings FROM run "
+                           "WHERE outcome NOT IN ('', 'failed', 'unsuitable') AND "
+                           "findings IS NOT NULL ORDER BY id DESC LIMIT 1",
+                           "");
+
+    if (r == HP_E_EMPTY) {
+        *ret = json_null();
+        return HP_OK;
+    }
+    if (r != HP_OK)
+        return r;
+    text = hp_rows_t(rows, 4);
+    r = hp_json_parse(text, strlen(text), &findings, reterr);
+    if (r != HP_OK)
+        return r;
+    one = row_json(rows, "job:i run:i started_ms:i ended_ms:i");
+    for (int i = 0; i < 2; i++) {
+        static const char *const KEYS[] = {"timings_ms", "networks_ms"};
+        json_t *times = json_object_get(findings, KEYS[i]);
+
+        if (json_is_object(times))
+            json_object_set(one, KEYS[i], times);
+        else /* of an older hepar */
+            json_object_set_new(one, KEYS[i], json_object());
+    }
+    *ret = one;
+    return HP_OK;
+}
+
 hp_code hp_view_status(hp_db *db, json_t **ret, hp_error *reterr)
 {
+    hp_auto(json_t) *inference = NULL;
+    hp_auto(json_t) *last = NULL;
     hp_auto(json_t) *jobs = json_object();
     hp_auto(json_t) *totals = NULL;
     hp_auto(json_t) *peers = NULL;
@@ -171,7 +211,12 @@ hp_code hp_view_status(hp_db *db, json_t **ret, hp_error *reterr)
     if (r == HP_OK)
         r = hp_view_peers(db, &peers, reterr);
     if (r == HP_OK)
-        *ret = json_pack("{sO,sO,sO}", "received", totals, "jobs", jobs, "peers", peers);
+        r = hp_inference_load(db, &inference, reterr);
+    if (r == HP_OK)
+        r = last_read_json(db, &last, reterr);
+    if (r == HP_OK)
+        *ret = json_pack("{sO,sO,sO,sO,sO}", "received", totals, "jobs", jobs, "peers",
+                         peers, "inference", inference, "last_read", last);
     return r;
 }
 

@@ -12,7 +12,9 @@
 extern "C" {
 #endif
 
-/* Counts by job state, intake counters, deliveries by peer and state. */
+/* Counts by job state, intake counters, deliveries by peer and state; "inference"
+ * (db/inference.h) and "last_read", the newest run that went through the networks,
+ * with "timings_ms" and "networks_ms": both null when there is none. */
 hp_code hp_view_status(hp_db *db, json_t **ret, hp_error *reterr);
 /* Newest first, at most `limit` (0: all). */
 hp_code hp_view_studies(hp_db *db, int limit, json_t **ret, hp_error *reterr);

@@ -148,6 +148,18 @@ static void test_run__takes_phase_rules_from_a_config(void **state)
     assert_non_null(strstr(text, "bundle"));
 }
 
+static void test_run__a_device_without_the_precision_is_refused(void **state)
+{
+    char text[8192];
+
+    (void)state;
+    write_study("portal venous");
+    assert_int_equal(RUN(text, "--bundle", HP_SMALL_BUNDLE, "--in", in, "--out", out,
+                         "--device", "cpu", "--precision", "fp16"),
+                     1);
+    assert_non_null(strstr(text, "precision fp16: the CPU has fp32 and bf16"));
+}
+
 static void test_run__json_is_all_it_prints(void **state)
 {
     char text[1 << 16];
@@ -170,6 +182,7 @@ int main(int argc, char **argv)
         CASE(test_run__no_input),
         CASE(test_run__an_unsuitable_study_is_an_answer),
         CASE(test_run__takes_phase_rules_from_a_config),
+        CASE(test_run__a_device_without_the_precision_is_refused),
         CASE(test_run__json_is_all_it_prints),
     };
 

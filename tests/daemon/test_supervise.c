@@ -175,16 +175,28 @@ static void test_supervise__a_missing_program_is_an_error(void **state)
 
 static void test_supervise__asking_once(void **state)
 {
-    static const char *const FINE[] = {"-c", "exit 0", NULL};
+    static const char *const FINE[] = {"-c", "echo aside >&2; printf '{}\\n'", NULL};
     static const char *const BAD[] = {
-        "-c", "echo first >&2; echo bundle.yaml:3 >&2; exit 1", NULL};
+        "-c", "echo first >&2; echo bundle.yaml:3 >&2; exit 3", NULL};
+    static const char *const KILLED[] = {"-c", "kill -9 $$", NULL};
     hp_error err = HP_ERROR_INIT;
+    hp_buf answer = HP_BUF_INIT;
+    int status = 9;
 
     (void)state;
-    assert_int_equal(hp_process_ask("/bin/sh", FINE, &err), HP_OK);
-    assert_int_equal(hp_process_ask("/bin/sh", BAD, &err), HP_E_INVALID);
+    assert_int_equal(hp_process_ask("/bin/sh", FINE, &answer, &status, &err), HP_OK);
+    assert_int_equal(status, 0);
+    assert_string_equal(hp_buf_str(&answer), "{}\n");
+    assert_int_equal(hp_process_ask("/bin/sh", BAD, &answer, &status, &err),
+                     HP_E_INVALID);
+    assert_int_equal(status, 3);
     assert_non_null(strstr(err.msg, "bundle.yaml:3"));
-    assert_int_not_equal(hp_process_ask("/nonexistent", FINE, &err), HP_OK);
+    assert_int_equal(hp_process_ask("/bin/sh", KILLED, &answer, &status, &err),
+                     HP_E_INVALID);
+    assert_int_equal(status, -1);
+    assert_int_not_equal(hp_process_ask("/nonexistent", FINE, &answer, &status, &err),
+                         HP_OK);
+    hp_buf_done(&answer);
 }
 
 int main(void)

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/path.h"
+#include "daemon/child.h"
 #include "daemon/job_run.h"
 #include "tests/fixture/ct_world.h"
 
@@ -401,25 +402,33 @@ static void test_worker__a_message_that_is_no_json_ends_it(void **state)
     assert_int_equal(end(w), 0);
 }
 
-static int run_check(const char *bundle)
+static int run_check(const char *bundle, const char *device, const char *precision)
 {
     pid_t pid = fork();
+    char options[500];
     int status;
 
     if (pid == 0) {
         close(2);
-        execl(program, program, "--check", bundle, "cpu", (char *)NULL);
+        setenv("HEPAR_CUDA_MODULE", "/nonexistent.so", 1);
+        snprintf(options, sizeof options,
+                 "{\"bundle\":\"%s\",\"device\":\"%s\",\"precision\":\"%s\"}", bundle,
+                 device, precision);
+        execl(program, program, "--check", options, (char *)NULL);
         _exit(99);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-static void test_worker__checks_a_bundle(void **state)
+static void test_worker__checks_device_precision_and_bundle(void **state)
 {
     worker *w = *state;
 
-    assert_int_equal(run_check(w->dir), 1); /* an empty folder is none */
+    assert_int_equal(run_check(w->dir, "cpu", "fp32"), HP_CHECK_BUNDLE); /* is empty */
+    assert_int_equal(run_check(w->dir, "auto", "auto"), HP_CHECK_BUNDLE);
+    assert_int_equal(run_check(w->dir, "cuda", "auto"), HP_CHECK_DEVICE);
+    assert_int_equal(run_check(w->dir, "auto", "fp16"), HP_CHECK_PRECISION);
 }
 
 /* -- the input digest -- */
@@ -450,6 +459,13 @@ static void test_digest__follows_what_can_change_a_result(void **state)
     digest_of(o, other);
     assert_string_not_equal(first, other);
     o->missing_phase = HP_MISSING_DETECT_ONLY;
+    strcpy(o->precision, "bf16");
+    digest_of(o, other);
+    assert_string_not_equal(first, other);
+    strcpy(o->precision, "auto");
+    strcpy(o->plan_cache, "/plans"); /* how fast, not what */
+    digest_of(o, other);
+    assert_string_equal(first, other);
     o->rule[o->rule_count++] = (hp_phase_rule){HP_PHASE_V, "x", -1};
     digest_of(o, other);
     assert_string_not_equal(first, other);
@@ -473,7 +489,7 @@ int main(int argc, char **argv)
         CASE(test_worker__dies_where_a_test_says_so),
         CASE(test_worker__does_not_outlive_its_socket),
         CASE(test_worker__a_message_that_is_no_json_ends_it),
-        CASE(test_worker__checks_a_bundle),
+        CASE(test_worker__checks_device_precision_and_bundle),
         cmocka_unit_test(test_digest__follows_what_can_change_a_result),
     };
 

@@ -160,6 +160,88 @@ def a_peer_that_is_taken_out_is_waited_for_no_more(folder, use):
     need(shown["reason_code"] == "no_peer", f"the reason is {shown['reason']!r}")
 
 
+def line_of(text, word):
+    """What stands behind the word at the beginning of a line, and what is below it."""
+    lines = text.splitlines()
+    at = next((i for i, line in enumerate(lines) if line.startswith(word.ljust(11))), None)
+    need(at is not None, f"no line {word!r} in:\n{text}")
+    below = lines[at + 1].strip() if at + 1 < len(lines) and lines[at + 1][0] == " " else ""
+    return lines[at][11:], below
+
+
+def status_says_what_reads_and_how_fast(folder, use):
+    node = use(double_node(folder + "/node", [], reading={"precision": "bf16"})).start()
+    need(line_of(node.ctl("status").stdout, "device")[0].startswith("not known"),
+         node.ctl("status").stdout)
+    study, uid = small_study(folder + "/phantom")
+    world.storescu(node, study)
+    node.wait(uid, 60)
+    cache = os.path.join(node.settings["state_dir"], "plans", "cuda")
+    told = json.loads(node.ctl("--json", "status").stdout)
+    need(told["inference"]["plan_cache"] == {"path": cache, "exists": False, "plans": 0},
+         f"the plan cache is {told['inference']['plan_cache']}")
+    need(told["inference"]["precision"] == "bf16", "the precision did not reach the worker")
+    need(told["inference"]["open_ms"] == 312.4, "the load time")
+    need(told["last_read"]["job"] == 1 and
+         told["last_read"]["networks_ms"] == {"liver": 640.4, "detector": 2900.6} and
+         told["last_read"]["timings_ms"] == {"liver": 700, "detect": 3100},
+         f"the last times are {told['last_read']}")
+    said = node.ctl("status").stdout
+    need(line_of(said, "plan cache")[0] == f"{cache}, not there yet", said)
+    with open(cache, "w") as f:
+        f.write("hepar plans 1\na device\na\t1.0\t2\t\nb\t1.0\t2\t\nc\t1.0\t2\t\n")
+    for stopped in (False, True):
+        said = node.ctl("status").stdout
+        need(line_of(said, "device") == ("cuda: a double, fp16", "auto: a GPU that serves"), said)
+        need(line_of(said, "precision")[0] == "bf16", said)
+        need(line_of(said, "plan cache")[0] == f"{cache}, 3 plans", said)
+        model = line_of(said, "model")[0]
+        need(model.startswith("double 7, loaded in 312 ms at 2023-11-1") and
+             model.endswith("; networks ready after 1.9 s more"), said)
+        networks = line_of(said, "networks")[0]
+        need(networks.startswith("3.5 s of ") and
+             networks.endswith(" in job 1: liver 640 ms, detector 2.9 s"), said)
+        if not stopped:
+            node.stop()
+    need("in networks: liver 0.6 s, detector 2.9 s" in node.ctl("show", uid).stdout,
+         node.ctl("show", uid).stdout)
+
+
+def a_device_that_cannot_serve_is_refused_at_start(folder, use):
+    world.require_bundle()
+    node = use(world.Node(folder + "/node"))
+    no_cuda = {"HEPAR_CUDA_MODULE": "/nonexistent.so"}  # as on a host without a GPU
+    state = node.settings["state_dir"]
+    for reading, key, why in (
+            ({"device": "cuda", "precision": "auto"}, "device", "cuda: no CUDA module"),
+            ({"device": "auto", "precision": "fp16"}, "precision", "fp16: the CPU has fp32"),
+            ({"device": "cpu", "precision": "fp16"}, "precision", ": device cpu has fp32")):
+        node.settings["reading"].update(reading)
+        node.write_config()
+        with open(node.config) as f:
+            line = next(i for i, text in enumerate(f, 1) if text.strip().startswith(key + ":"))
+        for more in ([], ["--check"]):
+            done = world.run(world.program("hepard"), "--config", node.config, *more,
+                             check=False, env=no_cuda)
+            need(done.returncode == 1, f"{reading} is no mistake for hepard {more}")
+            need(f"{node.config}:{line}: {key}" in done.stdout and why in done.stdout,
+                 f"{reading}: {done.stdout}")
+        need(not os.path.exists(state), "a daemon that did not start left something")
+    node.settings["reading"].update({"device": "auto", "precision": "auto"})
+    node.write_config()
+    node.start(env=no_cuda)
+    lines = [line for line in node.log().splitlines() if "device=" in line]
+    need(len(lines) == 1 and "device=cpu asked=auto precision=fp32" in lines[0] and
+         'why="no CUDA module at /nonexistent.so"' in lines[0], f"the log says {lines}")
+    said = node.ctl("status").stdout
+    need(line_of(said, "device")[0].startswith("cpu: oneDNN"), said)
+    need(line_of(said, "device")[1] == "auto: no CUDA module at /nonexistent.so", said)
+    need(line_of(said, "precision")[0] == "fp32", said)
+    need(line_of(said, "plan cache")[0] == "not used on this device", said)
+    need(line_of(said, "model")[0].endswith("networks get ready with the next study"), said)
+    need(line_of(said, "networks")[0] == "no study was read yet", said)
+
+
 if __name__ == "__main__":
     world.require_tools("storescu")
     sys.dont_write_bytecode = True
@@ -167,4 +249,6 @@ if __name__ == "__main__":
                late_images_make_a_revision, cancel_ends_a_run_and_retry_begins_it_anew,
                modes_are_private_and_one_daemon_is_enough, answers_are_readable_by_machines,
                nonsense_on_the_control_socket_disturbs_nobody,
-               a_peer_that_is_taken_out_is_waited_for_no_more)
+               a_peer_that_is_taken_out_is_waited_for_no_more,
+               status_says_what_reads_and_how_fast,
+               a_device_that_cannot_serve_is_refused_at_start)

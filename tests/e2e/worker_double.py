@@ -49,6 +49,14 @@ def write_objects(out, first_slice, study_uid):
     return made
 
 
+def inference(options):
+    """What a worker says of itself, on a GPU that is not there."""
+    return {"asked": "auto", "device": "cuda", "what": "cuda: a double, fp16",
+            "why": "a GPU that serves", "precision": options["precision"],
+            "plan_cache": options["plan_cache"], "bundle": {"name": "double", "version": "7"},
+            "opened_ms": 1700000000000, "open_ms": 312.4, "compile_ms": 1900}
+
+
 def answer(job):
     mode = os.environ.get("WORKER_DOUBLE", "")
     if mode == "die":
@@ -62,14 +70,16 @@ def answer(job):
         time.sleep(5)
     if mode == "hang":
         time.sleep(3600)
-    done = {"event": "done", "job": job["job"], "run": job["run"], "input_digest": "0" * 64}
+    done = {"event": "done", "job": job["job"], "run": job["run"], "input_digest": "0" * 64,
+            "inference": inference(job["options"])}
     if mode == "unsuitable":
         return {**done, "outcome": "unsuitable", "reason_code": "no_venous_phase",
                 "reason": "no venous phase", "objects": [],
                 "result": {"study_uid": job["study_uid"], "outcome": "unsuitable"}}
     objects = write_objects(job["out"], job["files"][0], job["study_uid"])
     result = {"study_uid": job["study_uid"], "outcome": "classified", "candidates": [],
-              "results": objects}
+              "timings_ms": {"liver": 700, "detect": 3100},
+              "networks_ms": {"liver": 640.4, "detector": 2900.6}, "results": objects}
     with open(os.path.join(job["out"], "result.json"), "w") as f:
         json.dump(result, f)
     return {**done, "outcome": "classified", "reason_code": "", "reason": "", "result": result,

@@ -6,6 +6,7 @@ start.
 
 Arguments: the module, hepar-worker, a bundle. Exit 77 where readelf is missing.
 """
+import json
 import os
 import re
 import shutil
@@ -24,7 +25,8 @@ def readelf(*options):
 
 
 def check(device):
-    done = subprocess.run([worker, "--check", bundle, device], text=True, capture_output=True,
+    options = json.dumps({"bundle": bundle, "device": device})
+    done = subprocess.run([worker, "--check", options], text=True, capture_output=True,
                           env=dict(os.environ, HEPAR_CUDA_MODULE=module), timeout=300)
     return done.returncode, done.stderr.strip()
 

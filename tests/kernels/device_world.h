@@ -1,6 +1,9 @@
-/* What the tests of the .cu sources share: the seed of the block order, typed
- * buffers between guard bands, and comparison of storage types with the twins'
- * floats. The kernels run in their host build (kernels/host.cuh). */
+/* What the tests of the .cu sources share: device memory between guard bands, typed
+ * values in it, and comparison of storage types with the twins' floats.
+ *
+ * Each test is built twice: with the kernels' host build (kernels/host.cuh; memory
+ * of its own stands in for the device's, so that a copy nobody made shows), and,
+ * where there is nvcc, with the real kernels, as a program that needs a GPU. */
 #ifndef HP_TESTS_KERNELS_DEVICE_WORLD_H
 #define HP_TESTS_KERNELS_DEVICE_WORLD_H
 
@@ -16,15 +19,26 @@
 extern "C" {
 #endif
 
-/* The order in which blocks and threads run from now on; 0: the natural one. */
+/* host_control.cc and gpu_control.c: the two devices. */
+/* Why there is none here; NULL: there is one. */
+const char *device_missing(void);
+/* The order in which blocks and threads run from now on; 0: the natural one. A GPU
+ * has an order of its own. */
 void hp_host_seed(uint64_t seed);
+void *device_alloc(size_t bytes); /* aligned to 64; NULL: none */
+void device_free(void *p);
+/* Waits for what was launched; HP_E_DEVICE is how a kernel's fault shows. */
+hp_code device_copy_up(void *to, const void *from, size_t bytes, hp_error *reterr);
+hp_code device_copy_down(void *to, const void *from, size_t bytes, hp_error *reterr);
+/* By how many units in the last place the device's expf() may differ. */
+extern const int device_exp_ulps;
 
 #ifdef __cplusplus
 }
 #endif
 
 static const uint64_t DEVICE_SEEDS[] = {0, 1, 20261};
-enum { DEVICE_SEED_COUNT = 3, DEVICE_GUARD = 64 };
+enum { DEVICE_SEED_COUNT = 3 };
 
 static const hp_dtype DEVICE_TYPES[] = {HP_F32, HP_F16, HP_BF16};
 
@@ -34,31 +48,67 @@ static inline double device_ulp(hp_dtype t)
     return t == HP_F32 ? 0x1p-24 : t == HP_F16 ? 0x1p-11 : 0x1p-8;
 }
 
-/* Bytes between two guard bands; `data` is aligned to 64. */
+/* Bytes on the device between two guard bands, and the host's copy of all of it. A
+ * memory checker sees more without bands: HEPAR_TEST_EXACT=1. */
 typedef struct device_buf {
-    unsigned char *raw, *data;
-    size_t bytes;
+    unsigned char *p;    /* device, aligned to 64: what a launch is given */
+    unsigned char *data; /* host; travels with device_up() and device_down() */
+    size_t bytes, guard;
 } device_buf;
+
+static inline void device_up(const device_buf *b)
+{
+    hp_error err = HP_ERROR_INIT;
+
+    assert_ok(device_copy_up(b->p - b->guard, b->data - b->guard, b->bytes + 2 * b->guard,
+                             &err),
+              &err);
+}
+
+static inline void device_down(const device_buf *b)
+{
+    hp_error err = HP_ERROR_INIT;
+
+    assert_ok(device_copy_down(b->data - b->guard, b->p - b->guard,
+                               b->bytes + 2 * b->guard, &err),
+              &err);
+}
 
 static inline device_buf device_bytes(size_t bytes)
 {
-    device_buf b = {.bytes = bytes};
+    device_buf b = {.bytes = bytes, .guard = getenv("HEPAR_TEST_EXACT") ? 0 : 64};
 
-    b.raw = aligned_alloc(64, (bytes + 3 * DEVICE_GUARD) / 64 * 64);
-    assert_non_null(b.raw);
-    b.data = b.raw + DEVICE_GUARD;
-    memset(b.raw, 0xa5, bytes + 2 * DEVICE_GUARD); /* results start as rubbish */
+    b.p = device_alloc(bytes + 2 * b.guard);
+    b.data = malloc(bytes + 2 * b.guard + 1);
+    assert_non_null(b.p);
+    assert_non_null(b.data);
+    memset(b.data, 0xa5, bytes + 2 * b.guard); /* results start as rubbish */
+    b.p += b.guard;
+    b.data += b.guard;
+    device_up(&b);
+    return b;
+}
+
+static inline device_buf device_of(const void *from, size_t bytes)
+{
+    device_buf b = device_bytes(bytes);
+
+    if (bytes > 0)
+        memcpy(b.data, from, bytes);
+    device_up(&b);
     return b;
 }
 
 /* Frees, after a look at the guard bands. */
 static inline void device_done(device_buf *b)
 {
-    for (int i = 0; i < DEVICE_GUARD; i++) {
-        assert_int_equal(b->raw[i], 0xa5);
-        assert_int_equal(b->data[b->bytes + (size_t)i], 0xa5);
+    device_down(b);
+    for (size_t i = 0; i < b->guard; i++) {
+        assert_int_equal(*(b->data - 1 - i), 0xa5);
+        assert_int_equal(b->data[b->bytes + i], 0xa5);
     }
-    free(b->raw);
+    device_free(b->p - b->guard);
+    free(b->data - b->guard);
 }
 
 static inline void device_put(device_buf *b, hp_dtype t, size_t i, float v)
@@ -100,6 +150,7 @@ static inline device_buf device_values(hp_dtype t, size_t n, uint32_t seed, floa
         device_put(&b, t, i, device_random(&seed));
         ret[i] = device_get(&b, t, i);
     }
+    device_up(&b);
     return b;
 }
 
@@ -115,6 +166,7 @@ static inline float *device_floats(size_t n)
 static inline void device_equal(const device_buf *b, hp_dtype t, const float *want,
                                 size_t n, double roundings)
 {
+    device_down(b);
     for (size_t i = 0; i < n; i++) {
         float got = device_get(b, t, i);
 
@@ -124,5 +176,10 @@ static inline void device_equal(const device_buf *b, hp_dtype t, const float *wa
                      (double)want[i]);
     }
 }
+
+/* For main(): a test of a device that is not there is skipped. */
+#define device_run_tests(tests)                                                          \
+    (device_missing() == NULL ? cmocka_run_group_tests(tests, NULL, NULL)                \
+                              : (printf("skipped: %s\n", device_missing()), 77))
 
 #endif

@@ -34,6 +34,8 @@ static texture make_texture(hp_encode e, hp_dtype t, float share)
         w.delta[i] = device_random(&seed) < 2 * share - 1;
         device_put(&w.ddelta, HP_F32, i, w.delta[i]);
     }
+    device_up(&w.dscale);
+    device_up(&w.ddelta);
     return w;
 }
 
@@ -51,6 +53,7 @@ static void texture_done(texture *w)
 
 static void near(const device_buf *got, const float *want, size_t n, double tolerance)
 {
+    device_down(got);
     for (size_t i = 0; i < n; i++) {
         double d = fabs((double)device_get(got, HP_F32, i) - want[i]);
 
@@ -62,7 +65,7 @@ static void near(const device_buf *got, const float *want, size_t n, double tole
 
 static const float *words_of(const texture *w)
 {
-    return (const float *)w->dwords.data;
+    return (const float *)w->dwords.p;
 }
 
 static void compare_steps(const texture *w, const float *a, const float *sum,
@@ -71,19 +74,19 @@ static void compare_steps(const texture *w, const float *a, const float *sum,
     const hp_encode *e = &w->e;
     size_t a_n = (size_t)e->batch * e->m * e->k, kd = (size_t)e->k * e->d;
     device_buf da = device_bytes(a_n * 4), ds = device_bytes(e->batch * kd * 4);
-    const float *scale = (const float *)w->dscale.data;
-    const float *delta = (const float *)w->ddelta.data;
+    const float *scale = (const float *)w->dscale.p;
+    const float *delta = (const float *)w->ddelta.p;
     hp_error err = HP_ERROR_INIT;
 
-    assert_ok(hp_encode_assign_cuda(e, w->t, w->dx.data, words_of(w), scale,
-                                    (float *)da.data, NULL, &err),
+    assert_ok(hp_encode_assign_cuda(e, w->t, w->dx.p, words_of(w), scale, (float *)da.p,
+                                    NULL, &err),
               &err);
     near(&da, a, a_n, 1e-5);
-    assert_ok(hp_encode_sum_cuda(e, w->t, w->dx.data, (const float *)da.data, delta,
-                                 words_of(w), (float *)ds.data, NULL, &err),
+    assert_ok(hp_encode_sum_cuda(e, w->t, w->dx.p, (const float *)da.p, delta,
+                                 words_of(w), (float *)ds.p, NULL, &err),
               &err);
     near(&ds, sum, e->batch * kd, 1e-5 * (1 + largest));
-    assert_ok(hp_l2_norm_cuda((float *)ds.data, e->batch, (int)kd, NULL, &err), &err);
+    assert_ok(hp_l2_norm_cuda((float *)ds.p, e->batch, (int)kd, NULL, &err), &err);
     near(&ds, unit, e->batch * kd, 1e-5);
     device_done(&da);
     device_done(&ds);
@@ -115,15 +118,15 @@ static void compare(const texture *w, bool steps)
     for (int s = 0; s < DEVICE_SEED_COUNT; s++) {
         device_buf all = device_bytes(e->batch * kd * 4);
         device_buf work = device_bytes(hp_encode_workspace(e));
-        const float *scale = (const float *)w->dscale.data;
-        const float *delta = (const float *)w->ddelta.data;
+        const float *scale = (const float *)w->dscale.p;
+        const float *delta = (const float *)w->ddelta.p;
         hp_error err = HP_ERROR_INIT;
 
         hp_host_seed(DEVICE_SEEDS[s]);
         if (steps)
             compare_steps(w, a, sum, unit, largest);
-        assert_ok(hp_encode_cuda(e, w->t, w->dx.data, words_of(w), scale, delta,
-                                 (float *)all.data, work.data, NULL, &err),
+        assert_ok(hp_encode_cuda(e, w->t, w->dx.p, words_of(w), scale, delta,
+                                 (float *)all.p, work.p, NULL, &err),
                   &err);
         near(&all, unit, e->batch * kd, 1e-5);
         device_done(&all);
@@ -219,18 +222,21 @@ static void test_cuda_grid_mask__is_the_twins(void **state)
             int ny = SIZES[i][0], nx = SIZES[i][1], cell = SIZES[i][2];
             size_t cells = (size_t)ny * nx;
             device_buf ret = device_bytes(RECTS * cells * 4);
+            device_buf rect = device_of(RECT, sizeof RECT);
             float *want = device_floats(cells);
             hp_error err = HP_ERROR_INIT;
 
             hp_host_seed(DEVICE_SEEDS[s]);
-            assert_ok(hp_grid_mask_cuda(RECT[0], RECTS, ny, nx, cell, (float *)ret.data,
-                                        NULL, &err),
+            assert_ok(hp_grid_mask_cuda((const double *)rect.p, RECTS, ny, nx, cell,
+                                        (float *)ret.p, NULL, &err),
                       &err);
+            device_down(&ret);
             for (int r = 0; r < RECTS; r++) {
                 hp_grid_mask_ref(RECT[r], ny, nx, cell, want);
                 assert_memory_equal(ret.data + r * cells * 4, want, cells * 4);
             }
             device_done(&ret);
+            device_done(&rect);
             free(want);
         }
 }
@@ -250,6 +256,8 @@ static void test_cuda_mask_sums__are_the_twins(void **state)
     static int16_t hu[3][NZ * NY * NX];
     static uint8_t masks[NZ * NY * NX + 1 + 561];
     const int16_t *vol[HP_MASK_VOLUMES] = {hu[0], NULL, hu[1], hu[2]};
+    const int16_t *on_device[HP_MASK_VOLUMES] = {NULL};
+    device_buf volume[HP_MASK_VOLUMES], part = device_of(PART, sizeof PART), dmasks;
     hp_mask_sum want[PARTS * HP_MASK_VOLUMES];
     uint32_t seed = 3;
 
@@ -259,6 +267,11 @@ static void test_cuda_mask_sums__are_the_twins(void **state)
             hu[v][i] = v == 2 ? -32768 : (int16_t)(device_random(&seed) * 3000);
     for (size_t i = 0; i < sizeof masks; i++)
         masks[i] = device_random(&seed) > 0;
+    dmasks = device_of(masks, sizeof masks);
+    for (int v = 0; v < HP_MASK_VOLUMES; v++) {
+        volume[v] = device_of(vol[v], vol[v] != NULL ? sizeof hu[0] : 0);
+        on_device[v] = vol[v] != NULL ? (const int16_t *)volume[v].p : NULL;
+    }
     hp_mask_sums_ref(vol, N, PART, PARTS, masks, want);
     assert_true(isnan(hp_mask_sum_mean(&want[1]))); /* the phase that is missing */
     assert_float_equal(hp_mask_sum_mean(&want[3]), -32768, 0);
@@ -267,13 +280,18 @@ static void test_cuda_mask_sums__are_the_twins(void **state)
         hp_error err = HP_ERROR_INIT;
 
         hp_host_seed(DEVICE_SEEDS[s]);
-        assert_ok(hp_mask_sums_cuda(vol, N, PART, PARTS, masks, (hp_mask_sum *)ret.data,
-                                    NULL, &err),
+        assert_ok(hp_mask_sums_cuda(on_device, N, (const hp_mask_part *)part.p, PARTS,
+                                    dmasks.p, (hp_mask_sum *)ret.p, NULL, &err),
                   &err);
+        device_down(&ret);
         assert_memory_equal(ret.data, want, sizeof want);
-        assert_ok(hp_mask_sums_cuda(vol, N, PART, 0, masks, NULL, NULL, &err), &err);
+        assert_ok(hp_mask_sums_cuda(on_device, N, NULL, 0, NULL, NULL, NULL, &err), &err);
         device_done(&ret);
     }
+    for (int v = 0; v < HP_MASK_VOLUMES; v++)
+        device_done(&volume[v]);
+    device_done(&part);
+    device_done(&dmasks);
 }
 
 int main(void)
@@ -288,5 +306,5 @@ int main(void)
         cmocka_unit_test(test_cuda_mask_sums__are_the_twins),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return device_run_tests(tests);
 }

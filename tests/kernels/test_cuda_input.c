@@ -20,25 +20,31 @@ static void compare(const hp_input *in, hp_dtype t)
 {
     size_t src_n = (size_t)in->src_n[0] * in->src_n[1] * in->src_n[2];
     size_t n = (size_t)in->n[0] * in->n[1] * in->n[2] * in->channels;
-    const int16_t *src[HP_INPUT_SOURCES] = {NULL};
+    const int16_t *src[HP_INPUT_SOURCES] = {NULL}, *on_device[HP_INPUT_SOURCES] = {NULL};
+    device_buf slices[HP_INPUT_SOURCES];
     float *want = device_floats(n);
     hp_error err = HP_ERROR_INIT;
 
-    for (int s = 0; s < in->sources; s++)
+    for (int s = 0; s < in->sources; s++) {
         src[s] = random_hu(src_n, (uint32_t)s + 1);
+        slices[s] = device_of(src[s], src_n * sizeof *src[s]);
+        on_device[s] = (const int16_t *)slices[s].p;
+    }
     assert_ok(hp_input_ref(in, src, want, &err), &err);
     for (int s = 0; s < DEVICE_SEED_COUNT; s++) {
         device_buf out = device_bytes(n * hp_dtype_size(t));
         device_buf work = device_bytes(hp_input_workspace(in));
 
         hp_host_seed(DEVICE_SEEDS[s]);
-        assert_ok(hp_input_cuda(in, t, src, out.data, work.data, NULL, &err), &err);
+        assert_ok(hp_input_cuda(in, t, on_device, out.p, work.p, NULL, &err), &err);
         device_equal(&out, t, want, n, t == HP_F32 ? 0 : 1.01);
         device_done(&out);
         device_done(&work);
     }
-    for (int s = 0; s < in->sources; s++)
+    for (int s = 0; s < in->sources; s++) {
+        device_done(&slices[s]);
         free((void *)src[s]);
+    }
     free(want);
 }
 
@@ -136,5 +142,5 @@ int main(void)
         cmocka_unit_test(test_cuda_input__nothing_is_no_work),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return device_run_tests(tests);
 }

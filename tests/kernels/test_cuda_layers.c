@@ -28,8 +28,7 @@ static void compare_unfold(const hp_unfold *u, hp_dtype t)
         hp_error err = HP_ERROR_INIT;
 
         hp_host_seed(DEVICE_SEEDS[s]);
-        assert_ok(hp_unfold_cuda(u, t, ds.data, dl.data, (float *)db.data, out.data, NULL,
-                                 &err),
+        assert_ok(hp_unfold_cuda(u, t, ds.p, dl.p, (float *)db.p, out.p, NULL, &err),
                   &err);
         device_equal(&out, t, want, n, 1.01); /* one sum, rounded once */
         device_done(&out);
@@ -72,9 +71,8 @@ static void test_cuda_unfold__in_place_without_a_skip(void **state)
 
     (void)state;
     hp_unfold_ref(&U, NULL, low, bias, want);
-    assert_ok(
-        hp_unfold_cuda(&U, HP_BF16, NULL, dl.data, (float *)db.data, dl.data, NULL, &err),
-        &err);
+    assert_ok(hp_unfold_cuda(&U, HP_BF16, NULL, dl.p, (float *)db.p, dl.p, NULL, &err),
+              &err);
     device_equal(&dl, HP_BF16, want, N, 1.01);
     device_done(&dl);
     device_done(&db);
@@ -95,7 +93,7 @@ static void compare_maxpool(int planes, const int n[3], hp_dtype t)
         hp_error err = HP_ERROR_INIT;
 
         hp_host_seed(DEVICE_SEEDS[s]);
-        assert_ok(hp_maxpool_cuda(planes, n, t, di.data, out.data, NULL, &err), &err);
+        assert_ok(hp_maxpool_cuda(planes, n, t, di.p, out.p, NULL, &err), &err);
         device_equal(&out, t, want, out_n, 0); /* nothing is computed */
         device_done(&out);
     }
@@ -132,9 +130,10 @@ static void compare_fc(int batch, int in, int out, hp_dtype t)
         hp_error err = HP_ERROR_INIT;
 
         hp_host_seed(DEVICE_SEEDS[s]);
-        assert_ok(hp_fc_cuda(batch, in, out, t, dx.data, (float *)dw.data,
-                             (float *)db.data, (float *)ret.data, NULL, &err),
+        assert_ok(hp_fc_cuda(batch, in, out, t, dx.p, (float *)dw.p, (float *)db.p,
+                             (float *)ret.p, NULL, &err),
                   &err);
+        device_down(&ret);
         /* a float sum of `in` terms below 1: the error grows with its square root,
          * thread by thread; the twin sums in double */
         for (size_t i = 0; i < rn; i++)
@@ -177,7 +176,8 @@ static void compare_convert(const hp_convert *c)
         hp_error err = HP_ERROR_INIT;
 
         hp_host_seed(DEVICE_SEEDS[s]);
-        assert_ok(hp_convert_cuda(c, src.data, out.data, NULL, &err), &err);
+        assert_ok(hp_convert_cuda(c, src.p, out.p, NULL, &err), &err);
+        device_down(&out);
         if (n > 0)
             assert_memory_equal(out.data, want.data, want.bytes);
         device_done(&out);
@@ -218,9 +218,13 @@ static void test_cuda_convert__two_half_types_are_refused(void **state)
 static uint32_t actmax(hp_dtype t, const device_buf *x, size_t n)
 {
     uint32_t bits = 0;
+    device_buf d = device_of(&bits, sizeof bits);
     hp_error err = HP_ERROR_INIT;
 
-    assert_ok(hp_actmax_cuda(t, x->data, n, &bits, NULL, &err), &err);
+    assert_ok(hp_actmax_cuda(t, x->p, n, (uint32_t *)d.p, NULL, &err), &err);
+    device_down(&d);
+    memcpy(&bits, d.data, sizeof bits);
+    device_done(&d);
     return bits;
 }
 
@@ -258,6 +262,7 @@ static void test_cuda_actmax__one_bad_value_anywhere_is_seen(void **state)
 
                 assert_true(hp_actmax_is_finite(actmax(DEVICE_TYPES[t], &d, N)));
                 device_put(&d, DEVICE_TYPES[t], at, BAD[b]);
+                device_up(&d);
                 assert_false(hp_actmax_is_finite(actmax(DEVICE_TYPES[t], &d, N)));
                 device_done(&d);
             }
@@ -276,5 +281,5 @@ int main(void)
         cmocka_unit_test(test_cuda_actmax__one_bad_value_anywhere_is_seen),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return device_run_tests(tests);
 }

@@ -22,7 +22,7 @@ static void compare(const hp_merge *m, hp_dtype t)
         hp_error err = HP_ERROR_INIT;
 
         hp_host_seed(DEVICE_SEEDS[s]);
-        assert_ok(hp_merge_cuda(m, t, ds.data, dl.data, out.data, NULL, &err), &err);
+        assert_ok(hp_merge_cuda(m, t, ds.p, dl.p, out.p, NULL, &err), &err);
         device_equal(&out, t, want, n, 1.01); /* one sum, rounded once */
         device_done(&out);
     }
@@ -74,7 +74,7 @@ static void test_cuda_merge__writes_over_its_skip(void **state)
 
     (void)state;
     hp_merge_ref(&M, skip, low, want);
-    assert_ok(hp_merge_cuda(&M, HP_F16, ds.data, dl.data, ds.data, NULL, &err), &err);
+    assert_ok(hp_merge_cuda(&M, HP_F16, ds.p, dl.p, ds.p, NULL, &err), &err);
     device_equal(&ds, HP_F16, want, N, 1.01);
     device_done(&ds);
     device_done(&dl);
@@ -99,5 +99,5 @@ int main(void)
         cmocka_unit_test(test_cuda_merge__a_coarse_map_too_small_is_refused),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return device_run_tests(tests);
 }

@@ -23,6 +23,10 @@ PLAN_A = {"stem_kernel": [7, 7, 7], "stem_stride": [2, 2, 2], "res_stride": [2, 
 CASES = {
     "unet3d": ("unet3d", {"widths": [4, 6, 8, 8, 12], "strides": UNET_STRIDES}, [1, 1, 13, 22, 31]),
     "unet25d": ("unet25d", {"slices": 9, "widths": [8, 8, 12, 12, 16]}, [1, 9, 45, 38]),
+    # U-Nets of widths that matrix engines take: a GPU serves no others.
+    "unet3d_8": ("unet3d", {"widths": [8, 8, 16], "strides": UNET_STRIDES[:3]}, [1, 1, 5, 18, 15]),
+    "unet25d_8": ("unet25d", {"slices": 9, "widths": [8, 8, 16], "strides": [1, 2, 2]},
+                  [1, 9, 29, 38]),
     "hourglass3d": ("hourglass3d", {"stacks": 2, "dims": [8, 8, 12, 12, 12, 16], "stem": 8,
                                     "modules": [1, 1, 1, 1, 1, 2], **PLAN_B}, [1, 1, 13, 22, 31]),
     # The literal plan of the paper, with two blocks a run.

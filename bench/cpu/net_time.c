@@ -18,6 +18,7 @@
 
 #include "base/number.h"
 #include "bench/cpu/fma_peak.h"
+#include "bench/size.h"
 #include "inference/backend.h"
 #include "inference/model.h"
 #include "inference/pipeline.h"
@@ -37,20 +38,6 @@ static double peak_mib(void)
 
     getrusage(RUSAGE_SELF, &u);
     return (double)u.ru_maxrss / 1024;
-}
-
-/* The size a stage runs at: its grid, a liver-sized key slice, a SaDT crop. */
-static void size_of(const hp_model_stage *s, int size[3])
-{
-    size[0] = 1;
-    if (s->params.arch == HP_ARCH_SADT) {
-        size[1] = size[2] = s->crop_px;
-    } else if (s->params.arch == HP_ARCH_UNET25D) {
-        size[1] = 288;
-        size[2] = 352;
-    } else {
-        memcpy(size, s->params.grid, 3 * sizeof *size);
-    }
 }
 
 typedef struct settings {
@@ -75,7 +62,7 @@ static hp_code time_network(const hp_model_stage *s, const char *name,
     opt.device = "cpu";
     opt.threads = set->threads;
     opt.precision = set->precision;
-    size_of(s, size);
+    bench_size(s, size);
     r = hp_net_build(&s->params, s->weights[0], size, &g, err);
     if (r == HP_OK)
         r = hp_backend_open_with(&opt, &b, err);

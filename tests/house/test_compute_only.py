@@ -14,7 +14,7 @@ import house
 # cmocka and zlib are the tests' (the phantom writes NIfTI)
 PACKAGES = {"jansson", "yaml-0.1", "cmocka", "zlib"}
 ROOMS = ("base", "kernels", "inference", "tests/phantom", "tests/kernels", "tests/inference",
-         "bench/cpu")
+         "bench/cpu", "bench/gpu")
 
 
 def hide_other_packages(folder):

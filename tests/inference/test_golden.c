@@ -1,6 +1,7 @@
 /* Every named stage of every architecture against PyTorch (tests/golden, written
- * by training/golden.py): max|a-b| <= 1e-4 max|b| + 1e-5 for each tensor. */
-#include "tests/inference/world.h"
+ * by training/golden.py): max|a-b| <= 1e-4 max|b| + 1e-5 for each tensor, or what
+ * halves allow where a GPU is asked for (device.h). */
+#include "tests/inference/device.h"
 
 #include <math.h>
 #include <string.h>
@@ -150,7 +151,7 @@ static void run_golden_in(const char *name, int threads, const char *precision,
 
     open_golden(name, w);
     w->tolerance = tolerance;
-    opt.device = "cpu";
+    opt.device = device_name();
     opt.threads = threads;
     opt.precision = precision;
     batch = hp_safetensors_find(w->file, "input")->dim[0];
@@ -179,7 +180,7 @@ static void run_golden_in(const char *name, int threads, const char *precision,
 
 static void run_golden(const char *name, int threads, golden *w)
 {
-    run_golden_in(name, threads, "fp32", 1e-4, w);
+    run_golden_in(name, threads, device_precision(), device_tolerance(), w);
 }
 
 #define AGREES(name)                                                                     \
@@ -192,7 +193,9 @@ static void run_golden(const char *name, int threads, golden *w)
         close_golden(&w);                                                                \
     }
 AGREES(unet3d)
+AGREES(unet3d_8)
 AGREES(unet25d)
+AGREES(unet25d_8)
 AGREES(hourglass3d)
 AGREES(hourglass3d_a)
 AGREES(sadt)
@@ -296,21 +299,30 @@ static void test_golden__memory_is_shared_by_lifetime(void **state)
     close_golden(&w);
 }
 
+#define AGREEMENT(name) cmocka_unit_test(test_golden__##name##_agrees_with_pytorch)
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden__unet3d_agrees_with_pytorch),
-        cmocka_unit_test(test_golden__unet25d_agrees_with_pytorch),
-        cmocka_unit_test(test_golden__hourglass3d_agrees_with_pytorch),
-        cmocka_unit_test(test_golden__hourglass3d_a_agrees_with_pytorch),
-        cmocka_unit_test(test_golden__sadt_agrees_with_pytorch),
-        cmocka_unit_test(test_golden__sadt_50_agrees_with_pytorch),
-        cmocka_unit_test(test_golden__sadt_50d_agrees_with_pytorch),
+    /* widths that a GPU serves, too */
+    const struct CMUnitTest everywhere[] = {
+        AGREEMENT(unet3d_8),      AGREEMENT(unet25d_8), AGREEMENT(hourglass3d),
+        AGREEMENT(hourglass3d_a), AGREEMENT(sadt),      AGREEMENT(sadt_50),
+        AGREEMENT(sadt_50d),
+    };
+    const struct CMUnitTest on_the_cpu[] = {
+        AGREEMENT(unet3d),
+        AGREEMENT(unet25d),
         cmocka_unit_test(test_golden__bf16_stays_near_pytorch),
         cmocka_unit_test(test_golden__threads_do_not_change_a_bit_of_any_stage),
         cmocka_unit_test(test_golden__bad_numbers_name_their_stage),
         cmocka_unit_test(test_golden__memory_is_shared_by_lifetime),
     };
+    int failed;
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    if (!device_is_here())
+        return 77;
+    failed = cmocka_run_group_tests(everywhere, NULL, NULL);
+    if (device_is_cpu())
+        failed += cmocka_run_group_tests(on_the_cpu, NULL, NULL);
+    return failed;
 }

@@ -1,8 +1,8 @@
 /* The shipped bundle against PyTorch on one phantom (tests/golden/small.safetensors,
  * training/golden_bundle.py): inputs come from the seed through hepar-prepare's own
- * code, outputs must agree within the bundle's tolerance. Skipped where the bundle is
- * not. */
-#include "tests/inference/world.h"
+ * code, outputs must agree within the bundle's tolerance, or what halves allow where
+ * a GPU is asked for (device.h). Skipped where the bundle is not. */
+#include "tests/inference/device.h"
 
 #include <math.h>
 #include <omp.h>
@@ -43,7 +43,7 @@ static const hp_tensor *want(const char *name)
     return t;
 }
 
-/* worst |a - b| against 1e-4 max|b| + 1e-5. */
+/* worst |a - b| against device_tolerance() max|b| + 1e-5. */
 static void agree(const char *name, const float *a, const float *b, size_t n)
 {
     double worst = 0, largest = 0;
@@ -52,7 +52,7 @@ static void agree(const char *name, const float *a, const float *b, size_t n)
         worst = fmax(worst, fabs((double)a[i] - b[i]));
         largest = fmax(largest, fabs(b[i]));
     }
-    if (!(worst <= 1e-4 * largest + 1e-5)) {
+    if (!(worst <= device_tolerance() * largest + 1e-5)) {
         print_error("%s differs by %g (largest value %g)\n", name, worst, largest);
         fail();
     }
@@ -107,6 +107,26 @@ static void test_small__liver_logits_agree(void **state)
     hp_safetensors_free(in);
 }
 
+/* Is this box of the file among ours? Ours are cut at the volume's edge. Halves may
+ * change the order of scores that are close. */
+static bool among_peaks(const hp_pipeline_detail *d, int phase, const float b[6],
+                        float score, const int n[3])
+{
+    double mm = device_is_cpu() ? 2e-2 : 1, of_score = device_is_cpu() ? 1e-4 : 3e-2;
+
+    for (int i = 0; i < d->peak_count[phase]; i++) {
+        const hp_box *box = &d->peak[phase][i].box_mm;
+        bool same = fabs(d->peak[phase][i].score - score) <= of_score;
+
+        for (int a = 0; a < 3; a++)
+            same = same && fabs(box->lo[a] - fmax(b[a], 0)) <= mm &&
+                   fabs(box->hi[a] - fmin(b[3 + a], n[a])) <= mm;
+        if (same)
+            return true;
+    }
+    return false;
+}
+
 /* Boxes through the pipeline's own decoding, on a grid of 1 mm voxels. */
 static void test_small__detector_maps_and_boxes_agree(void **state)
 {
@@ -125,7 +145,7 @@ static void test_small__detector_maps_and_boxes_agree(void **state)
     (void)state;
     for (int k = 0; k < HP_PHASES; k++)
         hu[k] = (const int16_t *)hp_safetensors_find(in, "hu")->data + k * size;
-    opt.device = "cpu";
+    opt.device = device_name();
     opt.threads = 1;
     assert_ok(hp_pipeline_open(bundle_dir, &opt, &p, &err), &err);
     hp_findings_init(f);
@@ -140,17 +160,10 @@ static void test_small__detector_maps_and_boxes_agree(void **state)
         snprintf(name, sizeof name, "detect.%s.boxes", hp_phase_name((hp_phase)k));
         boxes = want(name);
         assert_true(d->peak_count[k] >= scores->dim[0]);
-        for (int i = 0; i < scores->dim[0]; i++) {
-            const float *b = (const float *)boxes->data + 6 * i;
-
-            assert_float_equal(d->peak[k][i].score, ((const float *)scores->data)[i],
-                               1e-4);
-            for (int a = 0; a < 3; a++) { /* ours are cut at the volume's edge */
-                assert_float_equal(d->peak[k][i].box_mm.lo[a], fmax(b[a], 0), 2e-2);
-                assert_float_equal(d->peak[k][i].box_mm.hi[a], fmin(b[3 + a], n[a]),
-                                   2e-2);
-            }
-        }
+        for (int i = 0; i < scores->dim[0]; i++)
+            if (!among_peaks(d, k, (const float *)boxes->data + 6 * i,
+                             ((const float *)scores->data)[i], n))
+                fail_msg("%s: box %d is not there", name, i);
     }
     free(f);
     hp_safetensors_free(in);
@@ -284,7 +297,7 @@ static int setup(void **state)
     check_inputs();
     assert_ok(hp_model_load(bundle_dir, false, &model, &err), &err);
     assert_string_equal(model->sha256, hp_safetensors_metadata(golden, "bundle"));
-    assert_ok(hp_backend_open("cpu", 1, &backend, &err), &err);
+    backend = device_open(1);
     return 0;
 }
 
@@ -314,6 +327,8 @@ int main(void)
         print_message("skipped: no models/small or no tests/golden/small.safetensors\n");
         return 77;
     }
+    if (!device_is_here())
+        return 77;
     if (hp_safetensors_load(path, 64 << 20, &golden, &err) != HP_OK) {
         print_error("%s\n", err.msg);
         return 1;

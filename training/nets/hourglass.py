@@ -60,9 +60,10 @@ class Hourglass(nn.Module):
         lv = getattr(self, f"l{d}")
         up1 = tap(lv.name + ".up1", lv.up1(x))
         if d == 1:
-            # bf16 weight gradients of the smallest strided convolution are not to be trusted
+            # bf16 weight gradients of the smallest strided convolution are not to be trusted:
+            # in the weights' own type, which is fp32 in training
             with torch.autocast(x.device.type, enabled=False):
-                low = tap(lv.name + ".low1", lv.low1(x.float()))
+                low = tap(lv.name + ".low1", lv.low1(x.to(lv.low1[0].conv1.weight.dtype)))
                 low = tap(lv.name + ".low2", lv.low2(low))
                 low = tap(lv.name + ".low3", lv.low3(low))
         else:

@@ -309,7 +309,7 @@ static desc result(making *m, int left)
 {
     const hp_layer *l = &m->v->layer;
 
-    return tensor(m, left == 0 ? UID_Y : m->v->next_uid++, 1, l->cout, l->y);
+    return tensor(m, left == 0 ? UID_Y : m->v->next_uid++, l->batch, l->cout, l->y);
 }
 
 static void describe(making *m)
@@ -318,7 +318,7 @@ static void describe(making *m)
     static const int ONE[3] = {1, 1, 1};
     int left = l->add + l->bias + l->relu;
     int64_t count = 0;
-    desc op[4], x = tensor(m, UID_X, 1, l->cin, l->x), w, y, b, graph;
+    desc op[4], x = tensor(m, UID_X, l->batch, l->cin, l->x), w, y, b, graph;
 
     w = tensor(m, UID_W, l->cout, l->cin, l->k);
     y = result(m, left);
@@ -326,7 +326,7 @@ static void describe(making *m)
     for (int i = 0; i < 2; i++) { /* the added value, then the bias */
         if (!(i == 0 ? l->add : l->bias))
             continue;
-        b = i == 0 ? tensor(m, UID_Z, 1, l->cout, l->y)
+        b = i == 0 ? tensor(m, UID_Z, l->batch, l->cout, l->y)
                    : tensor(m, UID_BIAS, 1, l->cout, ONE);
         x = y;
         y = result(m, --left);

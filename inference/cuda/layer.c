@@ -43,6 +43,7 @@ hp_layer hp_layer_of_op(const hp_graph *g, const hp_op *op, hp_dtype type)
     const hp_value *x = &g->value[op->in[0]], *y = &g->value[op->out];
     hp_layer l = {.type = type,
                   .nd = op->nd,
+                  .batch = g->batch,
                   .cin = hp_layer_padded(x->dim[3]),
                   .cout = hp_layer_padded(y->dim[3]),
                   .bias = op->bias != NULL,
@@ -63,9 +64,9 @@ hp_layer hp_layer_of_op(const hp_graph *g, const hp_op *op, hp_dtype type)
 const char *hp_layer_key(const hp_layer *l, char ret[HP_LAYER_KEY])
 {
     snprintf(ret, HP_LAYER_KEY,
-             "%s %dd %dx%dx%dx%d k%d,%d,%d s%d,%d,%d d%d,%d,%d %d%s%s%s",
-             hp_layer_type_name(l->type), l->nd, l->x[0], l->x[1], l->x[2], l->cin,
-             l->k[0], l->k[1], l->k[2], l->stride[0], l->stride[1], l->stride[2],
+             "%s %dd %dx%dx%dx%dx%d k%d,%d,%d s%d,%d,%d d%d,%d,%d %d%s%s%s",
+             hp_layer_type_name(l->type), l->nd, l->batch, l->x[0], l->x[1], l->x[2],
+             l->cin, l->k[0], l->k[1], l->k[2], l->stride[0], l->stride[1], l->stride[2],
              l->dilation[0], l->dilation[1], l->dilation[2], l->cout,
              l->bias ? " +bias" : "", l->add ? " +add" : "", l->relu ? " +relu" : "");
     return ret;
@@ -73,12 +74,12 @@ const char *hp_layer_key(const hp_layer *l, char ret[HP_LAYER_KEY])
 
 size_t hp_layer_x_count(const hp_layer *l)
 {
-    return (size_t)l->x[0] * l->x[1] * l->x[2] * l->cin;
+    return (size_t)l->batch * l->x[0] * l->x[1] * l->x[2] * l->cin;
 }
 
 size_t hp_layer_y_count(const hp_layer *l)
 {
-    return (size_t)l->y[0] * l->y[1] * l->y[2] * l->cout;
+    return (size_t)l->batch * l->y[0] * l->y[1] * l->y[2] * l->cout;
 }
 
 static size_t taps(const hp_layer *l)

@@ -33,6 +33,7 @@ double hp_layer_epsilon(hp_dtype t);
 typedef struct hp_layer {
     hp_dtype type;
     int nd;        /* 2 or 3 */
+    int batch;     /* items in x, the added value and y */
     int x[3], cin; /* z, y, x; channels are padded */
     int y[3], cout;
     int k[3], stride[3], dilation[3], pad[3];
@@ -44,7 +45,7 @@ int hp_layer_padded(int channels);
 /* The layer of a convolution of a planned graph. */
 hp_layer hp_layer_of_op(const hp_graph *g, const hp_op *op, hp_dtype type);
 
-/* "fp16 3d 24x44x64x256 k3,3,3 s1,1,1 d1,1,1 256 +bias +add +relu": equal layers
+/* "fp16 3d 4x24x44x64x256 k3,3,3 s1,1,1 d1,1,1 256 +bias +add +relu": equal layers
  * have equal keys. Returns ret. */
 const char *hp_layer_key(const hp_layer *l, char ret[HP_LAYER_KEY]);
 

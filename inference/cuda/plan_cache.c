@@ -1,6 +1,6 @@
 /* The plan cache's file:
  *
- *   hepar plans 1
+ *   hepar plans 2
  *   NVIDIA H100 80GB HBM3, SM 9.0, driver 13000, cuDNN 91901
  *   KEY <tab> microseconds <tab> engine <tab> knob=value ...
  *
@@ -14,7 +14,7 @@
 #include "base/number.h"
 #include "base/path.h"
 
-#define HEADER "hepar plans 1"
+#define HEADER "hepar plans 2"
 enum { FILE_MAX = 4 << 20, DEVICE = 200 };
 
 typedef struct entry {

@@ -92,11 +92,17 @@ static void add_tap(const hp_bench *b, size_t from, size_t weight, double *sum,
     }
 }
 
-double hp_bench_expect(const hp_bench *b, const int at[3], int channel,
+/* at: item, z, y, x */
+static size_t voxel_of(const hp_layer *l, const int at[4])
+{
+    return (((size_t)at[0] * l->y[0] + at[1]) * l->y[1] + at[2]) * l->y[2] + at[3];
+}
+
+double hp_bench_expect(const hp_bench *b, const int at[4], int channel,
                        double *ret_magnitude)
 {
     const hp_layer *l = &b->layer;
-    size_t voxel = ((size_t)at[0] * l->y[1] + at[1]) * l->y[2] + at[2];
+    size_t voxel = voxel_of(l, at);
     int taps = l->k[0] * l->k[1] * l->k[2];
     double sum = 0, magnitude = 0, extra[2] = {0};
 
@@ -105,12 +111,15 @@ double hp_bench_expect(const hp_bench *b, const int at[3], int channel,
         bool inside = true;
 
         for (int a = 0; a < 3; a++) {
-            p[a] = at[a] * l->stride[a] - l->pad[a] + k[a] * l->dilation[a];
+            p[a] = at[a + 1] * l->stride[a] - l->pad[a] + k[a] * l->dilation[a];
             inside = inside && p[a] >= 0 && p[a] < l->x[a];
         }
         if (inside)
-            add_tap(b, (((size_t)p[0] * l->x[1] + p[1]) * l->x[2] + p[2]) * l->cin,
-                    ((size_t)channel * taps + t) * l->cin, &sum, &magnitude);
+            add_tap(
+                b,
+                ((((size_t)at[0] * l->x[0] + p[0]) * l->x[1] + p[1]) * l->x[2] + p[2]) *
+                    l->cin,
+                ((size_t)channel * taps + t) * l->cin, &sum, &magnitude);
     }
     if (l->add)
         extra[0] = number(l, 'z', voxel * l->cout + channel);
@@ -198,12 +207,13 @@ static hp_code run(hp_bench *b, hp_cudnn_conv *v, int candidate, hp_error *reter
                              b->buf[4], b->workspace, reterr);
 }
 
-/* The corners first, the rest anywhere. */
-static void sample(const hp_layer *l, int i, int ret[3])
+/* The corners first, those of the last item's far side among them, the rest anywhere. */
+static void sample(const hp_layer *l, int i, int ret[4])
 {
+    ret[0] = i < 8 ? (i & 1 ? l->batch - 1 : 0) : i % l->batch;
     for (int a = 0; a < 3; a++)
-        ret[a] = i < 8 ? (i >> a & 1 ? l->y[a] - 1 : 0)
-                       : (int)(mix((uint32_t)(i * 3 + a + 1)) % (uint32_t)l->y[a]);
+        ret[a + 1] = i < 8 ? (i >> a & 1 ? l->y[a] - 1 : 0)
+                           : (int)(mix((uint32_t)(i * 3 + a + 1)) % (uint32_t)l->y[a]);
 }
 
 static hp_code fetch(hp_bench *b, hp_error *reterr)
@@ -212,11 +222,11 @@ static hp_code fetch(hp_bench *b, hp_error *reterr)
     hp_code r = HP_OK;
 
     for (int i = 0; i < VOXELS && r == HP_OK; i++) {
-        int at[3];
+        int at[4];
         size_t voxel;
 
         sample(l, i, at);
-        voxel = ((size_t)at[0] * l->y[1] + at[1]) * l->y[2] + at[2];
+        voxel = voxel_of(l, at);
         r = hp_gpu_download(b->g, b->seen + (size_t)i * l->cout,
                             (char *)b->buf[4] + voxel * l->cout * 2, (size_t)l->cout * 2,
                             reterr);
@@ -242,7 +252,7 @@ static int channels_each(const hp_layer *l)
 static hp_code expect_all(hp_bench *b, hp_error *reterr)
 {
     const hp_layer *l = &b->layer;
-    int each = channels_each(l), at[3];
+    int each = channels_each(l), at[4];
 
     if (b->want != NULL)
         return HP_OK;
@@ -271,14 +281,14 @@ static hp_code judge(hp_bench *b, hp_error *reterr)
         size_t channel = (size_t)(i % l->cout);
         double got = (double)hp_layer_float(
             l->type, b->seen[(size_t)(i / each) * l->cout + channel]);
-        int at[3];
+        int at[4];
 
         if (fabs(got - b->want[i]) <= allowed(l, b->want[i], b->magnitude[i]))
             continue; /* which NaN is not */
         sample(l, i / each, at);
         r = hp_fail(reterr, HP_E_MISMATCH,
-                    "%.6g at %d,%d,%d channel %zu, where %.6g is right", got, at[0],
-                    at[1], at[2], channel, b->want[i]);
+                    "%.6g at %d,%d,%d,%d channel %zu, where %.6g is right", got, at[0],
+                    at[1], at[2], at[3], channel, b->want[i]);
     }
     return r;
 }

@@ -36,8 +36,8 @@ hp_code hp_bench_time(hp_bench *b, hp_cudnn_conv *v, int candidate, double *ret_
 
 /* The twin: one value of the set layer's result, before it is rounded, and the sum
  * of all terms' magnitudes, to which its error is proportional. */
-double hp_bench_expect(const hp_bench *b, const int at[3], int channel,
-                       double *ret_magnitude);
+double hp_bench_expect(const hp_bench *b, const int at[4] /* item, z, y, x */,
+                       int channel, double *ret_magnitude);
 /* The bench's numbers as they are stored: value i of the image 'x', the weights 'w'
  * (O (D) H W I), the added value 'z', the bias 'b'. */
 uint16_t hp_bench_number(const hp_layer *l, char tensor, size_t i);

@@ -103,11 +103,8 @@ void hp_gpu_host_free(hp_gpu *g, void *p)
 hp_code hp_gpu_upload(hp_gpu *g, void *to, const void *from, size_t bytes,
                       hp_error *reterr)
 {
-    (void)g;
-    (void)reterr;
-    if (bytes > 0)
-        memcpy(to, from, bytes);
-    return HP_OK;
+    host.copies++;
+    return hp_gpu_copy(g, to, from, bytes, reterr);
 }
 
 hp_code hp_gpu_download(hp_gpu *g, void *to, const void *from, size_t bytes,
@@ -118,7 +115,11 @@ hp_code hp_gpu_download(hp_gpu *g, void *to, const void *from, size_t bytes,
 
 hp_code hp_gpu_copy(hp_gpu *g, void *to, const void *from, size_t bytes, hp_error *reterr)
 {
-    return hp_gpu_upload(g, to, from, bytes, reterr);
+    (void)g;
+    (void)reterr;
+    if (bytes > 0)
+        memcpy(to, from, bytes);
+    return HP_OK;
 }
 
 hp_code hp_gpu_fill(hp_gpu *g, void *p, int byte, size_t bytes, hp_error *reterr)
@@ -298,13 +299,15 @@ static float one_value(const hp_layer *l, const tensors *t, const int at[3], int
     return l->relu && sum < 0 ? 0 : sum;
 }
 
-static void compute(const hp_layer *l, const tensors *t, host_fault fault)
+/* One item; `end`: it is the batch's last. */
+static void compute(const hp_layer *l, const tensors *t, bool end, host_fault fault)
 {
     for (int z = 0; z < l->y[0]; z++)
         for (int y = 0; y < l->y[1]; y++)
             for (int x = 0; x < l->y[2]; x++) {
                 size_t voxel = ((size_t)z * l->y[1] + y) * l->y[2] + x;
-                bool last = z == l->y[0] - 1 && y == l->y[1] - 1 && x == l->y[2] - 1;
+                bool last =
+                    end && z == l->y[0] - 1 && y == l->y[1] - 1 && x == l->y[2] - 1;
 
                 if (last && fault == HOST_LEAVES_LAST)
                     continue;
@@ -323,7 +326,7 @@ hp_code hp_cudnn_conv_run(hp_cudnn_conv *v, int i, const void *x, const void *w,
                           const void *z, const void *bias, void *y, void *workspace,
                           hp_error *reterr)
 {
-    const tensors t = {x, w, z, bias, y};
+    tensors t = {x, w, z, bias, y};
     int engine = (int)v->engine[i].index - 100;
 
     host.runs++;
@@ -336,6 +339,12 @@ hp_code hp_cudnn_conv_run(hp_cudnn_conv *v, int i, const void *x, const void *w,
     if (host.fault[engine] == HOST_DEVICE_ERROR)
         return hp_fail(reterr, HP_E_DEVICE, "CUDA: an illegal memory access");
     the_gpu.engine = engine;
-    compute(&v->l, &t, host.fault[engine]);
+    for (int n = 0; n < v->l.batch; n++) {
+        compute(&v->l, &t, n == v->l.batch - 1, host.fault[engine]);
+        t.x += hp_layer_x_count(&v->l) / (size_t)v->l.batch;
+        t.y += hp_layer_y_count(&v->l) / (size_t)v->l.batch;
+        if (t.z != NULL)
+            t.z += hp_layer_y_count(&v->l) / (size_t)v->l.batch;
+    }
     return HP_OK;
 }

@@ -30,6 +30,7 @@ typedef struct host_gpu {
     long fail_alloc;         /* the n-th allocation from now fails; 0: none */
     long live;               /* allocations that were not freed */
     long runs;               /* convolutions run */
+    long copies;             /* to the device or from it */
     long asked;              /* layers for which heuristics were asked */
     const char *name;
 } host_gpu;

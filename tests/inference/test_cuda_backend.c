@@ -9,6 +9,7 @@
 #include "base/path.h"
 #include "inference/cuda/backend_cuda.h"
 #include "inference/net.h"
+#include "inference/runner.h"
 #include "tests/inference/host_gpu.h"
 #include "tests/inference/world.h"
 
@@ -63,7 +64,7 @@ static hp_backend *open_cuda(const char *precision, const char *cache)
 
 /* --- networks ---------------------------------------------------------- */
 
-enum { OUTPUTS = 3 };
+enum { OUTPUTS = 3, FRAMES = 256 };
 
 typedef struct network {
     const char *arch, *params;
@@ -81,6 +82,17 @@ static const network DETECTOR = {
 static const network SEG = {"unet25d", "{\"slices\":9,\"widths\":[8,16]}", {1, 21, 19}};
 static const network TEXTURE = {
     "sadt",
+    "{\"depth\":18,\"width\":0.125,\"output_stride\":8,\"D\":24,\"K\":5,\"classes\":4,"
+    "\"mask_input\":true}",
+    {1, 40, 40}};
+/* one of the two shapes that the fused encoding was made for */
+static const network FUSED = {
+    "sadt",
+    "{\"depth\":18,\"width\":0.125,\"output_stride\":8,\"D\":64,\"K\":16,\"classes\":2,"
+    "\"mask_input\":true}",
+    {1, 72, 72}};
+static const network ODD_WORDS = {
+    "sadt",
     "{\"depth\":18,\"width\":0.125,\"output_stride\":8,\"D\":20,\"K\":5,\"classes\":4,"
     "\"mask_input\":true}",
     {1, 40, 40}};
@@ -93,6 +105,7 @@ static const network THIN = {
     "unet3d", "{\"widths\":[6,10],\"strides\":[[1,1,1],[1,2,2]]}", {4, 8, 8}};
 
 typedef struct world {
+    hp_net_params p;
     hp_weights *w;
     hp_graph *g;
     float *in[2];
@@ -113,32 +126,39 @@ static float *some_floats(size_t n, uint32_t seed, bool mask)
     return f;
 }
 
-static world make_world(const network *n)
+/* Inputs and room for `batch` items, all different. */
+static world make_worlds(const network *n, int batch)
 {
     hp_error err = HP_ERROR_INIT;
-    hp_net_params p;
     json_t *j = NULL;
     world a = {0};
     int inputs = 0;
 
     assert_ok(hp_json_parse(n->params, strlen(n->params), &j, &err), &err);
-    assert_ok(hp_net_params_read(n->arch, j, NULL, &p, &err), &err);
+    assert_ok(hp_net_params_read(n->arch, j, NULL, &a.p, &err), &err);
     json_decref(j);
     assert_ok(hp_weights_random(3, &a.w, &err), &err);
-    assert_ok(hp_net_build(&p, a.w, n->size, &a.g, &err), &err);
+    assert_ok(hp_net_build(&a.p, a.w, n->size, &a.g, &err), &err);
+    a.g->batch = batch;
     for (int v = 0; v < a.g->value_count; v++)
         if (a.g->value[v].input >= 0) {
-            a.in[inputs] =
-                some_floats(hp_value_count(&a.g->value[v]), (uint32_t)v, inputs > 0);
+            a.in[inputs] = some_floats((size_t)batch * hp_value_count(&a.g->value[v]),
+                                       (uint32_t)v, inputs > 0);
             inputs++;
         }
     for (int s = 0; s < a.g->stage_count; s++)
         if (a.g->stage[s].output) {
-            a.out_count[a.outputs] = hp_value_count(&a.g->value[a.g->stage[s].value]);
+            a.out_count[a.outputs] =
+                (size_t)batch * hp_value_count(&a.g->value[a.g->stage[s].value]);
             a.out[a.outputs] = calloc(a.out_count[a.outputs], sizeof(float));
             assert_non_null(a.out[a.outputs++]);
         }
     return a;
+}
+
+static world make_world(const network *n)
+{
+    return make_worlds(n, 1);
 }
 
 static void done_world(world *a)
@@ -153,9 +173,11 @@ static void done_world(world *a)
 
 /* Stages one after another, to compare with another back end's. */
 typedef struct film {
-    float *data[64];
-    size_t count[64];
-    int stages;
+    const hp_stage_name *name[FRAMES]; /* of a graph that lives as long */
+    int item[FRAMES];
+    float *data[FRAMES];
+    size_t count[FRAMES];
+    int frames;
 } film;
 
 static void record(const hp_graph *g, const hp_stage_name *s, int item, const float *data,
@@ -164,17 +186,28 @@ static void record(const hp_graph *g, const hp_stage_name *s, int item, const fl
     film *f = payload;
     size_t n = hp_value_count(&g->value[s->value]);
 
-    (void)item;
-    assert_true(f->stages < 64);
-    f->data[f->stages] = malloc(n * sizeof(float));
-    assert_non_null(f->data[f->stages]);
-    memcpy(f->data[f->stages], data, n * sizeof(float));
-    f->count[f->stages++] = n;
+    assert_true(f->frames < FRAMES);
+    f->name[f->frames] = s;
+    f->item[f->frames] = item;
+    f->data[f->frames] = malloc(n * sizeof(float));
+    assert_non_null(f->data[f->frames]);
+    memcpy(f->data[f->frames], data, n * sizeof(float));
+    f->count[f->frames++] = n;
+}
+
+/* The frame of that stage and item. */
+static int find_frame(const film *f, const char *name, int item)
+{
+    for (int i = 0; i < f->frames; i++)
+        if (f->item[i] == item && strcmp(f->name[i]->name, name) == 0)
+            return i;
+    fail_msg("stage %s of item %d was not shown", name, item);
+    return -1;
 }
 
 static void done_film(film *f)
 {
-    for (int i = 0; i < f->stages; i++)
+    for (int i = 0; i < f->frames; i++)
         free(f->data[i]);
 }
 
@@ -204,11 +237,12 @@ static void run_on_cpu(world *a, film *f)
 
 /* Every stage and output of `n`, twice without anybody looking and once with.
  * tolerance: relative, of a whole tensor; halves round at each of some 30 layers. */
-static void assert_same_as_cpu(const network *n, const char *precision, double tolerance)
+static void assert_items_as_cpu(const network *n, int batch, const char *precision,
+                                double tolerance)
 {
     hp_error err = HP_ERROR_INIT;
     hp_auto(hp_backend) *b = open_cuda(precision, NULL);
-    world a = make_world(n);
+    world a = make_worlds(n, batch);
     film cpu = {0}, cuda = {0};
     float *out[OUTPUTS] = {0};
     hp_exec *e = NULL;
@@ -218,9 +252,12 @@ static void assert_same_as_cpu(const network *n, const char *precision, double t
         out[i] = some_floats(a.out_count[i], 9, false);
     assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
     for (int turn = 0; turn < 3; turn++) {
+        host.copies = 0;
         assert_ok(b->ops->run(e, (const float *const *)a.in, out,
                               turn < 2 ? NULL : record, &cuda, &err),
                   &err);
+        if (turn < 2) /* up, and back: nothing between goes to the host */
+            assert_int_equal(host.copies, 2);
         for (int i = 0; i < a.outputs; i++) {
             double d = distance(out[i], a.out[i], a.out_count[i]);
 
@@ -228,13 +265,15 @@ static void assert_same_as_cpu(const network *n, const char *precision, double t
                 fail_msg("%s %s: output %d is %.2g away", n->arch, precision, i, d);
         }
     }
-    assert_int_equal(cuda.stages, cpu.stages);
-    for (int s = 0; s < cpu.stages; s++) {
-        double d = distance(cuda.data[s], cpu.data[s], cpu.count[s]);
+    assert_int_equal(cuda.frames, cpu.frames);
+    for (int s = 0; s < cpu.frames; s++) {
+        int at = find_frame(&cuda, cpu.name[s]->name, cpu.item[s]);
+        double d = distance(cuda.data[at], cpu.data[s], cpu.count[s]);
 
-        assert_int_equal(cuda.count[s], cpu.count[s]);
+        assert_int_equal(cuda.count[at], cpu.count[s]);
         if (!(d <= tolerance))
-            fail_msg("%s %s: stage %d is %.2g away", n->arch, precision, s, d);
+            fail_msg("%s %s: stage %s of item %d is %.2g away", n->arch, precision,
+                     cpu.name[s]->name, cpu.item[s], d);
     }
     b->ops->release(e);
     for (int i = 0; i < a.outputs; i++)
@@ -244,9 +283,15 @@ static void assert_same_as_cpu(const network *n, const char *precision, double t
     done_world(&a);
 }
 
+static void assert_same_as_cpu(const network *n, const char *precision, double tolerance)
+{
+    assert_items_as_cpu(n, 1, precision, tolerance);
+}
+
 static void test_cuda__networks_agree_in_fp16(void **state)
 {
     (void)state;
+    assert_same_as_cpu(&FUSED, "fp16", 4e-3);
     assert_same_as_cpu(&LIVER, "fp16", 4e-3);
     assert_same_as_cpu(&DETECTOR, "fp16", 4e-3);
     assert_same_as_cpu(&SEG, "fp16", 4e-3);
@@ -260,6 +305,73 @@ static void test_cuda__networks_agree_in_bf16(void **state)
     assert_same_as_cpu(&LIVER, "bf16", 3e-2);
     assert_same_as_cpu(&DETECTOR, "bf16", 3e-2);
     assert_same_as_cpu(&TEXTURE, "bf16", 3e-2);
+    assert_same_as_cpu(&FUSED, "bf16", 3e-2);
+}
+
+static void test_cuda__batches_agree(void **state)
+{
+    (void)state;
+    assert_items_as_cpu(&LIVER, 2, "fp16", 4e-3);
+    assert_items_as_cpu(&DETECTOR, 2, "fp16", 4e-3);
+    assert_items_as_cpu(&TEXTURE, 3, "fp16", 4e-3);
+    assert_items_as_cpu(&FUSED, 2, "bf16", 3e-2);
+}
+
+/* Each item of a batch, stage by stage, has the bits that it has alone. */
+static void assert_batch_is_its_items(bool on_cpu, const network *n, int batch)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = NULL; /* it knows weights by their place: one a network */
+    world all = make_worlds(n, batch), one = make_world(n);
+    film together = {0};
+    hp_exec *e = NULL;
+
+    if (on_cpu)
+        assert_ok(hp_backend_open("cpu", 1, &b, &err), &err);
+    else
+        b = open_cuda("fp16", NULL);
+    assert_ok(b->ops->compile(b, all.g, &e, &err), &err);
+    assert_ok(
+        b->ops->run(e, (const float *const *)all.in, all.out, record, &together, &err),
+        &err);
+    assert_ok(b->ops->run(e, (const float *const *)all.in, all.out, NULL, NULL, &err),
+              &err);
+    b->ops->release(e);
+    assert_ok(b->ops->compile(b, one.g, &e, &err), &err);
+    for (int item = 0; item < batch; item++) {
+        const float *in[HP_GRAPH_PORTS];
+        float *out[HP_GRAPH_PORTS];
+        film alone = {0};
+
+        hp_graph_shift(one.g, item, (const float *const *)all.in, all.out, in, out);
+        assert_ok(b->ops->run(e, in, one.out, record, &alone, &err), &err);
+        for (int s = 0; s < alone.frames; s++) {
+            int at = find_frame(&together, alone.name[s]->name, item);
+
+            assert_memory_equal(together.data[at], alone.data[s],
+                                alone.count[s] * sizeof(float));
+        }
+        assert_ok(b->ops->run(e, in, one.out, NULL, NULL, &err), &err);
+        for (int i = 0; i < one.outputs; i++)
+            assert_memory_equal(out[i], one.out[i], one.out_count[i] * sizeof(float));
+        done_film(&alone);
+    }
+    assert_int_equal(together.frames % batch, 0);
+    b->ops->release(e);
+    done_film(&together);
+    done_world(&all);
+    done_world(&one);
+}
+
+static void test_cuda__batch_is_its_items(void **state)
+{
+    (void)state;
+    assert_batch_is_its_items(false, &DETECTOR, 2);
+    assert_batch_is_its_items(false, &SEG, 3);
+    assert_batch_is_its_items(false, &FUSED, 2);
+    assert_batch_is_its_items(true, &DETECTOR, 2);
+    assert_batch_is_its_items(true, &LIVER, 3);
+    assert_batch_is_its_items(true, &TEXTURE, 3);
 }
 
 static void run_quietly(hp_exec *e, world *a, hp_code want)
@@ -471,6 +583,97 @@ static void test_cuda__full_device_serves_those_that_fit(void **state)
     done_world(&large);
 }
 
+/* --- less than a batch ------------------------------------------------- */
+
+enum { ITEMS = 4 };
+
+/* The four items through a runner on `b`, right whatever happens on the way. */
+static void run_items(hp_backend *b, const network *n, world *a, const float *want)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_runner) *r = NULL;
+
+    memset(a->out[0], 0, a->out_count[0] * sizeof(float));
+    assert_ok(hp_runner_new(b, &a->p, a->w, &r, &err), &err);
+    assert_ok(hp_runner_run(r, n->size, ITEMS, (const float *const *)a->in, a->out, NULL,
+                            NULL, &err),
+              &err);
+    if (want != NULL)
+        assert_true(distance(a->out[0], want, a->out_count[0]) <= 4e-3);
+}
+
+static float *copy_of(const float *data, size_t n)
+{
+    float *copy = malloc(n * sizeof *copy);
+
+    assert_non_null(copy);
+    return memcpy(copy, data, n * sizeof *copy);
+}
+
+/* With ever less room: first smaller batches, at last the CPU. */
+static void test_cuda__full_device_takes_smaller_batches(void **state)
+{
+    world a = make_worlds(&SEG, ITEMS);
+    float *want = NULL;
+    bool halved = false, alone = false, moved = false;
+    size_t room;
+
+    (void)state;
+    for (room = 0; !moved; room -= room / 8) {
+        hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+        char words[200];
+
+        b->opt.device = "auto";
+        host.room = room;
+        notes[0] = '\0';
+        run_items(b, &SEG, &a, want);
+        hp_backend_describe(b, words, sizeof words);
+        if (room == 0) {
+            want = copy_of(a.out[0], a.out_count[0]);
+            room = host.peak;
+            assert_null(strstr(words, "batches"));
+        }
+        halved |= strstr(words, "fp16; batches of 2") != NULL;
+        alone |= strstr(words, "fp16; batches of 1") != NULL && b->spare == NULL;
+        moved |= strstr(words, "; in part cpu") != NULL;
+        assert_int_equal(strstr(words, "batches of 2") != NULL,
+                         strstr(notes, "batch=2") != NULL &&
+                             strstr(notes, "batch=1") == NULL);
+        hp_backend_close(hp_steal(&b));
+        host.room = 0;
+        assert_int_equal(host.live, 0);
+    }
+    assert_true(halved && alone);
+    free(want);
+    done_world(&a);
+}
+
+/* Each allocation of device memory fails once: another batch does it. */
+static void test_cuda__allocation_that_fails_costs_a_smaller_batch(void **state)
+{
+    world a = make_worlds(&SEG, ITEMS);
+    float *want = NULL;
+    int smaller = 0;
+    bool whole = false;
+
+    (void)state;
+    for (long nth = 0; !whole && nth < 400; nth++) {
+        hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+
+        host.fail_alloc = nth;
+        run_items(b, &SEG, &a, want);
+        if (nth == 0)
+            want = copy_of(a.out[0], a.out_count[0]);
+        whole = host.fail_alloc > 0;
+        assert_null(b->spare);
+        smaller += b->batch == 2;
+        host.fail_alloc = 0;
+    }
+    assert_true(whole && smaller > 5);
+    free(want);
+    done_world(&a);
+}
+
 static void test_cuda__not_finite_names_the_stage(void **state)
 {
     hp_error err = HP_ERROR_INIT;
@@ -522,6 +725,10 @@ static void test_cuda__what_it_cannot_do_is_refused(void **state)
     (void)state;
     assert_int_equal(b->ops->compile(b, a.g, &e, &err), HP_E_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "multiples of 8"));
+    done_world(&a);
+    a = make_world(&ODD_WORDS);
+    assert_int_equal(b->ops->compile(b, a.g, &e, &err), HP_E_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "codewords"));
     assert_int_equal(try_open("fp8", NULL, &other, &err), HP_E_INVALID);
     assert_null(other);
     done_world(&a);
@@ -543,6 +750,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_cuda__networks_agree_in_fp16),
         TEST(test_cuda__networks_agree_in_bf16),
+        TEST(test_cuda__batches_agree),
+        TEST(test_cuda__batch_is_its_items),
         TEST(test_cuda__networks_take_turns),
         TEST(test_cuda__wrong_engine_is_struck_off),
         TEST(test_cuda__layer_that_nobody_computes_right_is_refused),
@@ -551,6 +760,8 @@ int main(void)
         TEST(test_cuda__cache_that_cannot_be_written_is_no_fault),
         TEST(test_cuda__without_memory_fails_and_leaves_nothing),
         TEST(test_cuda__full_device_serves_those_that_fit),
+        TEST(test_cuda__full_device_takes_smaller_batches),
+        TEST(test_cuda__allocation_that_fails_costs_a_smaller_batch),
         TEST(test_cuda__not_finite_names_the_stage),
         TEST(test_cuda__device_error_ends_the_run),
         TEST(test_cuda__what_it_cannot_do_is_refused),

@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-enum { LAYERS = 512, CANDIDATES = 8 };
+enum { LAYERS = 1024, CANDIDATES = 8 };
 
 static hp_layer layers[LAYERS]; /* fp16; all different */
 static int layer_count;
@@ -30,7 +30,7 @@ static void add_layer(const hp_layer *l)
     layers[layer_count++] = *l;
 }
 
-static void add_network(const hp_net_params *p, int z, int y, int x)
+static void add_network(const hp_net_params *p, int batch, int z, int y, int x)
 {
     hp_error err = HP_ERROR_INIT;
     hp_auto(hp_weights) *w = NULL;
@@ -38,6 +38,7 @@ static void add_network(const hp_net_params *p, int z, int y, int x)
 
     assert_ok(hp_weights_blank(&w, &err), &err);
     assert_ok(hp_net_build(p, w, (int[3]){z, y, x}, &g, &err), &err);
+    g->batch = batch;
     for (int i = 0; i < g->op_count; i++)
         if (g->op[i].kind == HP_OP_CONV) {
             hp_layer l = hp_layer_of_op(g, &g->op[i], HP_F16);
@@ -60,16 +61,23 @@ static void add_bundle(const char *name)
 
         switch (s) {
         case HP_STAGE_LIVER:
-        case HP_STAGE_DETECTOR:
-            add_network(p, p->grid[0], p->grid[1], p->grid[2]);
+            add_network(p, 1, p->grid[0], p->grid[1], p->grid[2]);
+            break;
+        case HP_STAGE_DETECTOR: /* as many phases as there are, or as there is room for */
+            for (int batch = 1; batch <= HP_PHASES; batch++)
+                add_network(p, batch, p->grid[0], p->grid[1], p->grid[2]);
             break;
         case HP_STAGE_KEYSLICE: /* its size is the liver's: an odd one, an even one */
-            add_network(p, 1, 251, 313);
-            add_network(p, 1, 256, 320);
+            add_network(p, 1, 1, 251, 313);
+            add_network(p, 1, 1, 256, 320);
             break;
+        case HP_STAGE_KSF: /* all candidates at once, halves of that where it is full */
+            for (int batch = HP_MAX_CANDIDATES; batch > 1; batch /= 2)
+                add_network(p, batch, 1, st->crop_px, st->crop_px);
+            /* fall through */
         default: /* the crop, and one that a large lesion asked for */
-            add_network(p, 1, st->crop_px, st->crop_px);
-            add_network(p, 1, st->crop_px + 96, st->crop_px + 96);
+            add_network(p, 1, 1, st->crop_px, st->crop_px);
+            add_network(p, 1, 1, st->crop_px + 96, st->crop_px + 96);
         }
     }
 }

@@ -36,7 +36,8 @@ static hp_code run(hp_pipeline_options opt, unsigned mask, hp_findings *f, hp_er
 {
     hp_auto(hp_pipeline) *p = NULL;
 
-    opt.device = "cpu";
+    if (strcmp(opt.device, "auto") == 0)
+        opt.device = "cpu";
     if (opt.threads == 0)
         opt.threads = 1; /* tiny layers: threads would wait for each other */
     assert_ok(hp_pipeline_open(tiny_dir, &opt, &p, err), err);
@@ -230,6 +231,15 @@ static void test_pipeline__a_missing_phase_is_refused(void **state)
     assert_non_null(strstr(f.reason, "delayed"));
 }
 
+static void assert_same_findings(const hp_findings *f, const hp_findings *g)
+{
+    assert_int_equal(f->candidate_count, g->candidate_count);
+    assert_memory_equal(f->candidates, g->candidates,
+                        (size_t)g->candidate_count * sizeof g->candidates[0]);
+    assert_int_equal(f->class_index, g->class_index);
+    assert_memory_equal(f->probabilities, g->probabilities, sizeof g->probabilities);
+}
+
 static void test_pipeline__threads_change_nothing(void **state)
 {
     hp_findings f[2];
@@ -243,14 +253,7 @@ static void test_pipeline__threads_change_nothing(void **state)
         opt.threads = i + 1;
         assert_ok(run(opt, ALL, &f[i], &err), &err);
     }
-    for (int i = 1; i < 2; i++) {
-        assert_int_equal(f[i].candidate_count, f[0].candidate_count);
-        assert_memory_equal(f[i].candidates, f[0].candidates,
-                            (size_t)f[0].candidate_count * sizeof f[0].candidates[0]);
-        assert_int_equal(f[i].class_index, f[0].class_index);
-        assert_memory_equal(f[i].probabilities, f[0].probabilities,
-                            sizeof f[0].probabilities);
-    }
+    assert_same_findings(&f[1], &f[0]);
 }
 
 typedef struct seen {
@@ -286,6 +289,32 @@ static void test_pipeline__every_stage_can_be_seen(void **state)
     assert_true(s.liver >= 1);
     assert_int_equal(s.classify, 1);
     assert_true(s.tensors > 100);
+}
+
+/* A device that likes batches sees the phases and the candidates together. */
+static void test_pipeline__batches_change_nothing(void **state)
+{
+    hp_findings f[2];
+    seen s[2] = {0};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+        hp_error err = HP_ERROR_INIT;
+
+        opt.evaluate = true;
+        opt.on_tensor = on_tensor;
+        opt.payload = &s[i];
+        if (i == 1) {
+            setenv("HEPAR_CUDA_MODULE", getenv("HEPAR_TEST_BATCHING"), 1);
+            opt.device = "cuda";
+        }
+        assert_ok(run(opt, ALL, &f[i], &err), &err);
+        unsetenv("HEPAR_CUDA_MODULE");
+    }
+    assert_true(f[0].candidate_count > 1);
+    assert_same_findings(&f[1], &f[0]);
+    assert_memory_equal(&s[1], &s[0], sizeof s[0]); /* what only fills is not shown */
 }
 
 static void test_pipeline__a_number_that_is_none_names_its_stage(void **state)
@@ -376,6 +405,7 @@ int main(void)
         cmocka_unit_test(test_pipeline__a_missing_phase_is_refused),
         cmocka_unit_test(test_pipeline__threads_change_nothing),
         cmocka_unit_test(test_pipeline__every_stage_can_be_seen),
+        cmocka_unit_test(test_pipeline__batches_change_nothing),
         cmocka_unit_test(test_pipeline__a_number_that_is_none_names_its_stage),
         cmocka_unit_test(test_pipeline__an_unknown_device_is_refused),
         cmocka_unit_test(test_vote__ties_go_to_the_higher_mean_among_the_tied),

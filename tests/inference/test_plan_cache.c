@@ -145,7 +145,7 @@ static void test_plan_cache__damaged_lines_are_dropped(void **state)
     hp_buf text = HP_BUF_INIT;
 
     (void)state;
-    hp_buf_printf(&text, "hepar plans 1\n%s\n", DEVICE);
+    hp_buf_printf(&text, "hepar plans 2\n%s\n", DEVICE);
     hp_buf_printf(&text, "good\t1.5\t3\t1=2 3=4\n");
     hp_buf_printf(&text, "\t1.5\t3\t\n"); /* no key */
     hp_buf_printf(&text, "no fields\n");
@@ -169,7 +169,7 @@ static void test_plan_cache__damaged_lines_are_dropped(void **state)
 static void test_plan_cache__of_another_program_is_empty(void **state)
 {
     static const char *const TEXTS[] = {
-        "", "\n", "hepar plans 2\n", "PNG\r\n\x1a\n", "hepar plans 1", "hepar plans 1\n"};
+        "", "\n", "hepar plans 1\n", "PNG\r\n\x1a\n", "hepar plans 2", "hepar plans 2\n"};
 
     (void)state;
     for (size_t i = 0; i < sizeof TEXTS / sizeof *TEXTS; i++) {

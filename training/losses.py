@@ -83,11 +83,15 @@ def heatmap_loss(logit, target):
     return -(positive + negative) / max(int(pos.sum()), 1)
 
 
-def masked_l1(pred, target, weight, relative=False):
-    """Mean over objects and coordinates; relative: divided by the target's size."""
+def masked_l1(pred, target, weight, ratio=False):
+    """Mean over objects and coordinates. ratio: of the logarithms, for sizes.
+
+    An error relative to the target's size costs less below it than above, and its best
+    guess is too small: boxes were a fifth too thin and a tenth too narrow.
+    """
+    if ratio:
+        pred, target = pred.float().clamp(min=.1).log(), target.clamp(min=.1).log()
     d = (pred.float() - target).abs()
-    if relative:
-        d = d / target.clamp(min=1)
     w = weight.unsqueeze(1)
     return (d * w).sum() / (3 * w.sum() + 1e-4)
 

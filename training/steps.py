@@ -160,9 +160,9 @@ def train_detector(run, batch=4):
         total, parts = 0., {"hm": 0., "size": 0., "off": 0.}
         for out in outs:
             a = losses.heatmap_loss(out["hm"][:, 0], hm)
-            b = losses.masked_l1(out["whd"], whd, weight, relative=True)
+            b = losses.masked_l1(out["whd"], whd, weight, ratio=True)
             c = losses.masked_l1(out["off"], off, weight)
-            # The size loss is relative to the size, so its weight is 1 and not .1.
+            # The size loss is of ratios, so its weight is 1 and not .1.
             total = total + (a + b + c) / len(outs)
             for k, v in zip(parts, (a, b, c)):
                 parts[k] += float(v.detach()) / len(outs)

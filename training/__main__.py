@@ -37,7 +37,8 @@ def parse():
     p.add_argument("--build", default=os.path.join(HERE, "build"))
     p.add_argument("--threads", type=int, default=0, help="0: all cores")
     p.add_argument("--start", metavar="BUNDLE",
-                   help="detector, ksf and classify start from this bundle's weights")
+                   help="detector, ksf and classify start from this bundle's weights; a network "
+                        "that has no checkpoint is taken from it as it is")
     p.add_argument("--device", default="cpu")
     p.add_argument("--minutes", help="override budgets: liver=5,detector=20,...")
     p.add_argument("--allow-missing", action="store_true",

@@ -5,6 +5,7 @@ import os
 import subprocess
 
 import torch
+from safetensors.torch import load_file
 
 from . import bundle, data, steps
 from .nets import build, fold
@@ -16,6 +17,14 @@ PEAK_STUDIES = int(os.environ.get("HEPAR_PEAK_STUDIES", "32"))
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+def of_bundle(folder, stem):
+    """A network of another bundle as it is, and what is known about its training."""
+    with open(os.path.join(folder, "metrics.json"), encoding="utf-8") as f:
+        history = json.load(f).get("training", {}).get("networks", {}).get(stem, {})
+    tensors = load_file(os.path.join(folder, stem + ".safetensors"))
+    return {k: v.float() for k, v in tensors.items()}, history
+
+
 def trained_states(run, allow_missing):
     """{file stem: folded weights}, and what is known about each training."""
     random_states = bundle.random_states(bundle.SMALL) if allow_missing else {}
@@ -23,6 +32,9 @@ def trained_states(run, allow_missing):
     for spec in bundle.SMALL.values():
         for stem in spec["files"]:
             path = os.path.join(run.work, CHECKPOINT[stem] + ".pt")
+            if not os.path.exists(path) and run.start:
+                states[stem], history[stem] = of_bundle(run.start, stem)
+                continue
             if not os.path.exists(path):
                 if not allow_missing:
                     raise SystemExit(f"export: {path} is missing; train it or --allow-missing")
@@ -35,6 +47,8 @@ def trained_states(run, allow_missing):
             valid = [e["valid"] for e in c["log"] if e.get("valid")]
             history[stem] = {"minutes": round(c["spent_s"] / 60, 1), "steps": c["step"],
                              "skipped": c["skipped"], "validation": valid[-1] if valid else None}
+            if run.start:
+                history[stem]["before"] = of_bundle(run.start, stem)[1]
     return states, history
 
 
@@ -107,6 +121,9 @@ def export(run, folder, args=None, allow_missing=False):
     doc["training"] = {"networks": history, "studies": {
         what: len(run.files(what, lambda s: True).list())
         for what in ("liver", "detect", "seg", "slices", "primaries", "candidates")}}
+    if run.start:
+        with open(os.path.join(run.start, "metrics.json"), encoding="utf-8") as f:
+            doc["training"]["studies_before"] = json.load(f).get("training", {}).get("studies")
     with open(path, "w", encoding="utf-8") as f:
         json.dump(doc, f, indent=1)
         f.write("\n")

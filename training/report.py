@@ -59,6 +59,16 @@ def table(head, rows):
     return lines + ["| " + " | ".join(str(c) for c in r) + " |" for r in rows]
 
 
+def added(history, key):
+    """"222.0 + 52.0": of a network that started from a bundle."""
+    parts = []
+    while history:
+        if key in history:
+            parts.insert(0, str(history[key]))
+        history = history.get("before")
+    return " + ".join(parts)
+
+
 def page(doc):
     out = ["# The bundle `models/small`, measured", "",
            "Trained and measured on synthetic phantoms only (training/README.md). It proves the",
@@ -100,10 +110,13 @@ def page(doc):
                 + ", ".join(f"{k} {number(v)}" for k, v in e["f1"].items()) + ".", ""]
     t = doc.get("training")
     if t:
-        out += ["## How it was trained", "",
-                "Studies: " + ", ".join(f"{k} {v}" for k, v in t["studies"].items()) + ".", ""]
+        out += ["## How it was trained", ""]
+        for words, key in (("Studies: ", "studies_before"), ("Then, from that bundle: ", "studies")):
+            if t.get(key):
+                words = words if t.get("studies_before") else "Studies: "
+                out += [words + ", ".join(f"{k} {v}" for k, v in t[key].items()) + ".", ""]
         out += table(["network", "minutes", "steps", "skipped", "last validation"],
-                     [(k, h.get("minutes", "-"), h.get("steps", h.get("kind")), h.get("skipped", "-"),
+                     [(k, added(h, "minutes"), added(h, "steps") or h.get("kind"), added(h, "skipped"),
                        json.dumps(h.get("validation"))) for k, h in t["networks"].items()]) + [""]
     if doc.get("not_done"):
         out += ["## Not done", ""] + [f"- {line}" for line in doc["not_done"]] + [""]

@@ -121,8 +121,9 @@ static hp_code cpu_open(const hp_backend_options *opt, hp_backend **ret, hp_erro
     c->base.ops = &hp_backend_cpu;
     c->threads = opt->threads > 0 ? opt->threads : omp_get_num_procs();
     c->bf16 = strcmp(opt->precision, "bf16") == 0;
-    snprintf(c->words, sizeof c->words, "cpu: oneDNN %d.%d.%d, %d threads%s", v->major,
-             v->minor, v->patch, c->threads, c->bf16 ? ", bf16" : "");
+    snprintf(c->words, sizeof c->words, "cpu: oneDNN %d.%d.%d, %d thread%s%s", v->major,
+             v->minor, v->patch, c->threads, c->threads == 1 ? "" : "s",
+             c->bf16 ? ", bf16" : "");
     if (c->bf16 && !has_bf16()) {
         cpu_close(&c->base);
         return hp_fail(reterr, HP_E_UNSUPPORTED,

@@ -11,6 +11,10 @@
 #include "kernels/merge.h"
 #include "kernels/unfold.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 void hp_bf16_from_floats(const float *in, size_t n, uint16_t *out);
 void hp_bf16_to_floats(const uint16_t *in, size_t n, float *out);
 /* Neither infinite nor not a number. */
@@ -24,4 +28,7 @@ void hp_unfold_bf16(const hp_unfold *u, const uint16_t *skip, const uint16_t *lo
 void hp_maxpool_bf16(int planes, const int n[3] /* H, W, C of in */, const uint16_t *in,
                      uint16_t *out);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

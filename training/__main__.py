@@ -39,6 +39,10 @@ def parse():
     p.add_argument("--start", metavar="BUNDLE",
                    help="detector, ksf and classify start from this bundle's weights; a network "
                         "that has no checkpoint is taken from it as it is")
+    p.add_argument("--size-gain", type=float, default=1., metavar="X",
+                   help="export: the detector's sizes times this (measure it on validation patients)")
+    p.add_argument("--class-logits", metavar="A,B,C,D",
+                   help="export: added to the classes' logits, for cohorts of another mix")
     p.add_argument("--device", default="cpu")
     p.add_argument("--minutes", help="override budgets: liver=5,detector=20,...")
     p.add_argument("--allow-missing", action="store_true",

@@ -5,6 +5,7 @@ import os
 import subprocess
 
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from . import bundle, data, steps
@@ -26,6 +27,18 @@ def of_bundle(folder, stem):
         history = json.load(f).get("training", {}).get("networks", {}).get(stem, {})
     tensors = load_file(os.path.join(folder, stem + ".safetensors"))
     return {k: v.float() for k, v in tensors.items()}, history
+
+
+def calibrate(states, args):
+    """--size-gain and --class-logits, written into the last layers."""
+    if args.size_gain != 1:
+        for key in ("head.whd.conv2.weight", "head.whd.conv2.bias"):
+            states["detector"][key] = states["detector"][key] * args.size_gain
+    if args.class_logits:
+        add = torch.tensor([float(v) for v in args.class_logits.split(",")])
+        for stem in bundle.SMALL["classify"]["files"]:
+            states[stem]["fc.bias"] = states[stem]["fc.bias"] + add
+    return {"size_gain": args.size_gain, "class_logits": args.class_logits or "0,0,0,0"}
 
 
 def trained_states(run, allow_missing):
@@ -105,8 +118,9 @@ def commit():
     return r.stdout.strip() or "0" * 40
 
 
-def export(run, folder, args=None, allow_missing=False):
+def export(run, folder, args, allow_missing=False):
     states, history = trained_states(run, allow_missing)
+    calibration = calibrate(states, args)
     seeds = sorted({s for what in ("liver", "detect", "seg", "slices")
                     for s in run.files(what, lambda s: s < 100_000).list()}) or [0]
     provenance = {"training": {"kind": "phantom", "seeds": [seeds[0], seeds[-1]],
@@ -117,6 +131,13 @@ def export(run, folder, args=None, allow_missing=False):
               *[k for k, h in history.items() if h.get("kind") == "random"], flush=True)
     bundle.write_bundle(folder, bundle.SMALL, states, provenance)
     act_max = peaks(run, folder)
+    if run.start:  # what was taken over has been seen on other studies too
+        with open(os.path.join(run.start, "bundle.yaml"), encoding="utf-8") as f:
+            before = yaml.safe_load(f)["stages"]
+        for stage, spec in bundle.SMALL.items():
+            if not any(os.path.exists(os.path.join(run.work, CHECKPOINT[s] + ".pt"))
+                       for s in spec["files"]):
+                act_max[stage] = max(act_max[stage], before[stage].get("act_max", 0.))
     bundle.write_bundle(folder, bundle.SMALL, states, provenance, act_max)
     path = os.path.join(folder, "metrics.json")
     doc = {}
@@ -126,6 +147,7 @@ def export(run, folder, args=None, allow_missing=False):
     doc["training"] = {"networks": history, "studies": {
         what: len(run.files(what, lambda s: True).list())
         for what in ("liver", "detect", "seg", "slices", "primaries", "candidates")}}
+    doc["training"]["calibration"] = calibration
     if run.start:
         with open(os.path.join(run.start, "metrics.json"), encoding="utf-8") as f:
             doc["training"]["studies_before"] = json.load(f).get("training", {}).get("studies")

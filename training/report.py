@@ -95,7 +95,7 @@ def page(doc):
         e = t["ensemble"]
         out += [f"## Four classes on the truth's boxes, test-400 (n = {e['n']}, gate .700)", "",
                 f"Source: {t['source']}. Ablations are one model each, on the fold of the first",
-                "model and from the same trunk; p is McNemar's exact, against the first model.", ""]
+                "model and from the same start; p is McNemar's exact, against the first model.", ""]
         steps = doc.get("training", {}).get("networks", {}).get("cls0", {}).get("steps", "")
         rows = [("ensemble of five", interval(e, "accuracy"), number(e["mean_f1"]), "", ""),
                 ("first model", interval(t["first model"], "accuracy"),
@@ -115,6 +115,10 @@ def page(doc):
             if t.get(key):
                 words = words if t.get("studies_before") else "Studies: "
                 out += [words + ", ".join(f"{k} {v}" for k, v in t[key].items()) + ".", ""]
+        c = t.get("calibration")
+        if c:
+            out += [f"Set on validation patients: sizes times {c['size_gain']:g}, class logits plus "
+                    f"{c['class_logits']}.", ""]
         out += table(["network", "minutes", "steps", "skipped", "last validation"],
                      [(k, added(h, "minutes"), added(h, "steps") or h.get("kind"), added(h, "skipped"),
                        json.dumps(h.get("validation"))) for k, h in t["networks"].items()]) + [""]

@@ -5,16 +5,9 @@
 #include <string.h>
 
 #include "kernels/half.h"
+#include "kernels/low.h"
 
 enum { BLOCK = 65536 };
-
-/* hp_bf16_of without a branch. */
-static inline uint16_t round_bits(float f)
-{
-    uint32_t u = hp_float_bits(f), up = (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
-
-    return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fff : (uint16_t)up;
-}
 
 void hp_bf16_from_floats(const float *in, size_t n, uint16_t *out)
 {
@@ -23,7 +16,7 @@ void hp_bf16_from_floats(const float *in, size_t n, uint16_t *out)
         size_t end = (block + 1) * BLOCK < n ? (block + 1) * BLOCK : n;
 
         for (size_t i = block * BLOCK; i < end; i++)
-            out[i] = round_bits(in[i]);
+            out[i] = hp_bf16_of(in[i]);
     }
 }
 
@@ -57,7 +50,7 @@ bool hp_bf16_all_finite(const uint16_t *in, size_t n)
 void hp_merge_bf16(const hp_merge *m, const uint16_t *skip, const uint16_t *low,
                    uint16_t *out)
 {
-    const int *n = m->n, *l = m->low, *s = m->stride;
+    const int *n = m->n;
     size_t c = (size_t)n[3];
 
 #pragma omp parallel for collapse(3) schedule(static)
@@ -66,13 +59,10 @@ void hp_merge_bf16(const hp_merge *m, const uint16_t *skip, const uint16_t *low,
             for (int y = 0; y < n[1]; y++)
                 for (int x = 0; x < n[2]; x++) {
                     size_t to = ((((size_t)b * n[0] + z) * n[1] + y) * n[2] + x) * c;
-                    size_t from =
-                        ((((size_t)b * l[0] + z / s[0]) * l[1] + y / s[1]) * l[2] +
-                         x / s[2]) *
-                        c;
+                    size_t from = hp_low_cell(m->low, m->stride, b, z, y, x) * c;
 
                     for (size_t k = 0; k < c; k++)
-                        out[to + k] = round_bits(hp_bf16_float(skip[to + k]) +
+                        out[to + k] = hp_bf16_of(hp_bf16_float(skip[to + k]) +
                                                  hp_bf16_float(low[from + k]));
                 }
 }
@@ -80,7 +70,7 @@ void hp_merge_bf16(const hp_merge *m, const uint16_t *skip, const uint16_t *low,
 void hp_unfold_bf16(const hp_unfold *u, const uint16_t *skip, const uint16_t *low,
                     const float *bias, uint16_t *out)
 {
-    const int *n = u->n, *l = u->low, *s = u->stride;
+    const int *n = u->n, *s = u->stride;
     int cs = u->skip_c, cu = u->up_c, group = s[0] * s[1] * s[2] * cu;
 
 #pragma omp parallel for collapse(3) schedule(static)
@@ -89,10 +79,8 @@ void hp_unfold_bf16(const hp_unfold *u, const uint16_t *skip, const uint16_t *lo
             for (int y = 0; y < n[1]; y++)
                 for (int x = 0; x < n[2]; x++) {
                     size_t i = (((size_t)b * n[0] + z) * n[1] + y) * n[2] + x;
-                    size_t cell =
-                        (((size_t)b * l[0] + z / s[0]) * l[1] + y / s[1]) * l[2] +
-                        x / s[2];
-                    int part = (z % s[0] * s[1] + y % s[1]) * s[2] + x % s[2];
+                    size_t cell = hp_low_cell(u->low, s, b, z, y, x);
+                    int part = hp_low_part(s, z, y, x);
                     const uint16_t *from = low + cell * group + (size_t)part * cu;
                     uint16_t *to = out + i * (cs + cu);
 
@@ -101,7 +89,7 @@ void hp_unfold_bf16(const hp_unfold *u, const uint16_t *skip, const uint16_t *lo
                     for (int k = 0; k < cu; k++) {
                         float v = hp_bf16_float(from[k]) + bias[k];
 
-                        to[cs + k] = round_bits(u->relu && v < 0 ? 0 : v);
+                        to[cs + k] = hp_bf16_of(u->relu && v < 0 ? 0 : v);
                     }
                 }
 }

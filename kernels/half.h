@@ -65,11 +65,10 @@ static inline float hp_f16_float(uint16_t h)
 
 static inline uint16_t hp_bf16_of(float f)
 {
-    uint32_t u = hp_float_bits(f);
+    /* no branch: loops over it vectorise */
+    uint32_t u = hp_float_bits(f), up = (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
 
-    if ((u & 0x7fffffffu) > 0x7f800000u)
-        return 0x7fff;
-    return (uint16_t)((u >> 31) << 15 | hp_half_shift(u & 0x7fffffffu, 16));
+    return (u & 0x7fffffffu) > 0x7f800000u ? 0x7fff : (uint16_t)up;
 }
 
 static inline float hp_bf16_float(uint16_t h)

@@ -3,10 +3,12 @@
 
 #include <string.h>
 
+#include "kernels/low.h"
+
 void hp_unfold_ref(const hp_unfold *u, const float *skip, const float *low,
                    const float *bias, float *out)
 {
-    const int *n = u->n, *l = u->low, *s = u->stride;
+    const int *n = u->n, *s = u->stride;
     int cs = u->skip_c, cu = u->up_c, group = s[0] * s[1] * s[2] * cu;
 
 #pragma omp parallel for collapse(3) schedule(static)
@@ -15,10 +17,8 @@ void hp_unfold_ref(const hp_unfold *u, const float *skip, const float *low,
             for (int y = 0; y < n[1]; y++)
                 for (int x = 0; x < n[2]; x++) {
                     size_t i = (((size_t)b * n[0] + z) * n[1] + y) * n[2] + x;
-                    size_t cell =
-                        (((size_t)b * l[0] + z / s[0]) * l[1] + y / s[1]) * l[2] +
-                        x / s[2];
-                    int part = (z % s[0] * s[1] + y % s[1]) * s[2] + x % s[2];
+                    size_t cell = hp_low_cell(u->low, s, b, z, y, x);
+                    int part = hp_low_part(s, z, y, x);
                     const float *from = low + cell * group + (size_t)part * cu;
                     float *to = out + i * (cs + cu);
 

@@ -24,6 +24,9 @@ QUICK = {"minutes": {"liver": 4, "detector": 8, "keyslice": 2, "ksf": 1, "trunk"
 STEPS = ["data", "liver", "detector", "keyslice", "trunk", "classify", "candidates", "ksf", "export",
          "ablations", "evaluate"]
 
+# With --start: what is neither trained on from the bundle nor needed for that.
+NOT_STARTED = ("liver", "keyslice", "trunk")
+
 
 def parse():
     p = argparse.ArgumentParser(prog="./dev train", description=__doc__,
@@ -138,7 +141,8 @@ def main():
         "ablations": lambda: None if args.quick else steps.train_ablations(run),
         "evaluate": lambda: step_evaluate(args, plan, run),
     }
-    wanted = args.steps.split(",") if args.steps else STEPS
+    wanted = args.steps.split(",") if args.steps else \
+        [s for s in STEPS if not (args.start and s in NOT_STARTED)]
     for name in wanted:
         if name not in functions:
             sys.exit(f"unknown step {name!r}; known: {' '.join(STEPS)}")

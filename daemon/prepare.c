@@ -265,8 +265,11 @@ static hp_code open_pipeline(hp_prepare *o, hp_error *err)
 
 int main(int argc, char **argv)
 {
-    hp_prepare o = {
-        .series = {-1, -1, -1, -1}, .motion_mm = 2, .overlap = 1, .threads = 1};
+    hp_prepare o = {.series = {-1, -1, -1, -1},
+                    .motion_mm = 2,
+                    .overlap = 1,
+                    .threads = 1,
+                    .precision = "auto"};
     hp_error err = HP_ERROR_INIT;
     bool runs, phantoms;
     int rc;

@@ -150,7 +150,9 @@ def export(run, folder, args, allow_missing=False):
     doc["training"]["calibration"] = calibration
     if run.start:
         with open(os.path.join(run.start, "metrics.json"), encoding="utf-8") as f:
-            doc["training"]["studies_before"] = json.load(f).get("training", {}).get("studies")
+            before = json.load(f).get("training", {})
+        doc["training"]["studies_before"] = [*before.get("studies_before", []),
+                                             before.get("studies", {})]
     with open(path, "w", encoding="utf-8") as f:
         json.dump(doc, f, indent=1)
         f.write("\n")

@@ -111,10 +111,9 @@ def page(doc):
     t = doc.get("training")
     if t:
         out += ["## How it was trained", ""]
-        for words, key in (("Studies: ", "studies_before"), ("Then, from that bundle: ", "studies")):
-            if t.get(key):
-                words = words if t.get("studies_before") else "Studies: "
-                out += [words + ", ".join(f"{k} {v}" for k, v in t[key].items()) + ".", ""]
+        for i, studies in enumerate([*t.get("studies_before", []), t["studies"]]):
+            out += [("Then, from that bundle: " if i else "Studies: ")
+                    + ", ".join(f"{k} {v}" for k, v in studies.items()) + ".", ""]
         c = t.get("calibration")
         if c:
             out += [f"Set on validation patients: sizes times {c['size_gain']:g}, class logits plus "

@@ -1,6 +1,6 @@
-/* The CPU back end: convolutions by oneDNN, the rest by kernels/. Every oneDNN call of
- * the house stands in this file, because the C API of libdnnl 2 (operation descriptors)
- * and 3 differ.
+/* The CPU back end: convolutions by oneDNN, those of few channels and the rest by
+ * kernels/. Every oneDNN call of the house stands in this file, because the C API of
+ * libdnnl 2 (operation descriptors) and 3 differ.
  *
  * DESIGN: activations are plain NHWC / NDHWC, the layout in which oneDNN's
  * brgemm kernels reach the FMA peak without blocked activations. Weights are
@@ -22,17 +22,19 @@
 #include <string.h>
 
 #include "kernels/bf16.h"
+#include "kernels/conv_rows.h"
 #include "kernels/encode.h"
 #include "kernels/fc.h"
 #include "kernels/maxpool.h"
 #include "kernels/merge.h"
 #include "kernels/unfold.h"
 
-/* Weights that a primitive wanted in another layout. */
+/* Weights that a primitive wanted in another layout, or our own kernel (floats). */
 typedef struct packed {
     const float *source;
     dnnl_memory_desc_t md;
     dnnl_memory_t memory;
+    float *floats;
     struct packed *next;
 } packed;
 
@@ -54,8 +56,10 @@ typedef struct cpu {
     char words[64];
 } cpu;
 
-/* One convolution, ready to run. */
+/* One convolution, ready to run: ours, or a primitive. */
 typedef struct step {
+    hp_conv_rows rows;
+    const float *packed; /* borrowed; NULL: not ours */
     dnnl_primitive_t primitive;
     dnnl_memory_t src, dst, bias, scratch;
     dnnl_memory_t weights; /* borrowed from the back end */
@@ -89,7 +93,9 @@ static void cpu_close(hp_backend *b)
         packed *p = c->weights;
 
         c->weights = p->next;
-        dnnl_memory_destroy(p->memory);
+        if (p->memory != NULL)
+            dnnl_memory_destroy(p->memory);
+        free(p->floats);
         free(p);
     }
     if (c->stream != NULL)
@@ -333,7 +339,8 @@ static hp_code pack(cpu *c, const hp_op *op, int o, int i, const dnnl_memory_des
     hp_code r;
 
     for (p = c->weights; p != NULL; p = p->next)
-        if (p->source == op->weight && dnnl_memory_desc_equal(&p->md, md)) {
+        if (p->source == op->weight && p->memory != NULL &&
+            dnnl_memory_desc_equal(&p->md, md)) {
             *ret = p->memory;
             return HP_OK;
         }
@@ -382,6 +389,57 @@ static hp_code memories(cpu *c, const hp_op *op, step *s, dnnl_primitive_desc_t 
     return r;
 }
 
+/* Whether kernels/conv_rows computes this; it obeys the limit that oneDNN was set. */
+static bool for_rows(const hp_exec *e, const hp_op *op, hp_conv_rows *ret)
+{
+    const hp_value *x = &e->g->value[op->in[0]], *y = &e->g->value[op->out];
+
+    *ret = (hp_conv_rows){.n = {y->dim[0], y->dim[1], y->dim[2]},
+                          .cin = x->dim[3],
+                          .cout = y->dim[3],
+                          .depth = op->k[0],
+                          .relu = op->relu};
+    for (int a = 0; a < 3; a++)
+        if (op->stride[a] != 1 || op->dilation[a] != 1)
+            return false;
+    return op->k[1] == 3 && op->k[2] == 3 && !e->narrow[op->in[0]] &&
+           !e->narrow[op->out] && hp_conv_rows_serves(ret) &&
+           (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) ==
+               dnnl_cpu_isa_avx512_core;
+}
+
+/* The weights as conv_rows wants them, packed at most once. */
+static hp_code pack_rows(cpu *c, const hp_op *op, step *s, hp_error *reterr)
+{
+    size_t floats = hp_conv_rows_packed(&s->rows);
+    void *buf = NULL;
+    packed *p;
+
+    for (p = c->weights; p != NULL; p = p->next)
+        if (p->source == op->weight && p->floats != NULL) {
+            s->packed = p->floats;
+            return HP_OK;
+        }
+    p = calloc(1, sizeof *p);
+    if (p == NULL || posix_memalign(&buf, 64, floats * sizeof(float)) != 0) {
+        free(p);
+        return hp_fail(reterr, HP_E_NO_MEMORY, "weights");
+    }
+    hp_conv_rows_pack(&s->rows, op->weight, buf);
+    *p = (packed){.source = op->weight, .floats = buf, .next = c->weights};
+    c->weights = p;
+    s->packed = buf;
+    return HP_OK;
+}
+
+static hp_code compile_rows(cpu *c, const hp_op *op, step *s, hp_error *reterr)
+{
+    size_t work = hp_conv_rows_work(&s->rows, c->threads) * sizeof(float);
+    hp_code r = pack_rows(c, op, s, reterr);
+
+    return r == HP_OK ? ensure(&c->scratch, &c->scratch_bytes, work, reterr) : r;
+}
+
 static hp_code compile_conv(const hp_exec *e, const hp_op *op, step *s, hp_error *reterr)
 {
     const hp_graph *g = e->g;
@@ -389,9 +447,12 @@ static hp_code compile_conv(const hp_exec *e, const hp_op *op, step *s, hp_error
     dnnl_convolution_desc_t desc;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t pd = NULL;
-    dnnl_status_t st = conv_desc(&desc, e, op);
+    dnnl_status_t st;
     hp_code r;
 
+    if (for_rows(e, op, &s->rows))
+        return compile_rows(c, op, s, reterr);
+    st = conv_desc(&desc, e, op);
     if (st == dnnl_success)
         st = conv_attr(&attr, op);
     if (st == dnnl_success)
@@ -526,6 +587,12 @@ static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const
     void *dst = at(e, op->out, in);
     dnnl_status_t st;
 
+    if (s->packed != NULL) {
+        hp_conv_rows_run(&s->rows, at(e, op->in[0], in), s->packed, op->bias,
+                         op->in[1] >= 0 ? at(e, op->in[1], in) : NULL, e->cpu->scratch,
+                         dst);
+        return HP_OK;
+    }
     if (op->in[1] >= 0 && !op->in_place)
         copy_bytes(dst, at(e, op->in[1], in), bytes_of(e, op->out));
     if (s->bias != NULL)

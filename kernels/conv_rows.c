@@ -1,0 +1,260 @@
+/* Convolution by rows, four voxels at a time: Winograd's F(4, 3) along x (Lavin and
+ * Gray, arXiv 1509.09308).
+ *
+ * Four outputs of a row of three taps need 6 products instead of 12: of 6 sums of the
+ * inputs (made when a row is fetched) with 6 sums of the taps (made when weights are
+ * packed). Products are added over channels, rows and planes before they become voxels.
+ *
+ * A thread walks down a band of rows. The input rows it needs (3, or 3 of each of 3
+ * planes) lie transformed in its work memory; rows outside are zero. A register holds
+ * all output channels of a term, and takes one input number at a time.
+ */
+#include "kernels/conv_rows.h"
+
+#include <omp.h>
+#include <string.h>
+
+enum { BAND = 16, TAPS = 3, MAX_ROWS = 9, OUT = 4, TERMS = 6, QUADS = 4, ALIGN = 16 };
+
+size_t hp_conv_rows_packed(const hp_conv_rows *c)
+{
+    return (size_t)c->depth * TAPS * TERMS * c->cin * c->cout;
+}
+
+/* (cout, cin, depth, 3, 3) -> (depth, 3, cin, term, cout) */
+void hp_conv_rows_pack(const hp_conv_rows *c, const float *weight, float *packed)
+{
+    int rows = c->depth * TAPS;
+
+    for (int o = 0; o < c->cout; o++)
+        for (int i = 0; i < c->cin; i++)
+            for (int r = 0; r < rows; r++) {
+                const float *g = weight + (((size_t)o * c->cin + i) * rows + r) * TAPS;
+                float *to = packed + ((size_t)r * c->cin + i) * TERMS * c->cout + o;
+                float even = g[0] + g[2], wide = g[0] + 4 * g[2];
+
+                to[0] = g[0] / 4;
+                to[1 * c->cout] = -(even + g[1]) / 6;
+                to[2 * c->cout] = -(even - g[1]) / 6;
+                to[3 * c->cout] = (wide + 2 * g[1]) / 24;
+                to[4 * c->cout] = (wide - 2 * g[1]) / 24;
+                to[5 * c->cout] = g[2];
+            }
+}
+
+/* --- a thread's work memory, in floats -------------------------------------- */
+
+static size_t aligned(size_t floats)
+{
+    return (floats + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+static int quads(const hp_conv_rows *c)
+{
+    return c->n[2] / OUT;
+}
+
+static size_t terms_floats(const hp_conv_rows *c) /* (quad, term, cout) */
+{
+    return aligned((size_t)quads(c) * TERMS * c->cout);
+}
+
+static size_t row_floats(const hp_conv_rows *c) /* (quad, term, cin) */
+{
+    return aligned((size_t)quads(c) * TERMS * c->cin);
+}
+
+static size_t padded_floats(const hp_conv_rows *c) /* (voxel, cin) */
+{
+    return aligned(((size_t)c->n[2] + 2) * c->cin);
+}
+
+size_t hp_conv_rows_work(const hp_conv_rows *c, int threads)
+{
+    return (terms_floats(c) + padded_floats(c) + row_floats(c) * c->depth * TAPS) *
+           threads;
+}
+
+#if defined(__x86_64__)
+
+/* --- a row ------------------------------------------------------------------ */
+
+/* What one output row is made of. */
+typedef struct row {
+    const float *in[MAX_ROWS]; /* transformed rows: above first, planes outermost */
+    int quads, depth;
+    const float *packed, *bias, *plus;
+    bool relu;
+    float *terms; /* between planes */
+    float *out;
+} row;
+
+#define UNROLLED(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,prefer-vector-width=512")
+#define LANES 8
+#include "kernels/conv_rows_block.h"
+#define LANES 16
+#include "kernels/conv_rows_block.h"
+
+/* Six sums of each six neighbours, four voxels apart. */
+__attribute__((always_inline)) static inline void
+transform(const float *restrict in, int n, int cin, float *restrict to)
+{
+    for (int q = 0; q < n; q++, in += OUT * cin, to += TERMS * cin)
+        for (int k = 0; k < cin; k++) {
+            float d1 = in[cin + k], d2 = in[2 * cin + k], d3 = in[3 * cin + k],
+                  d4 = in[4 * cin + k];
+            float a = d4 - 4 * d2, b = d3 - 4 * d1, e = d4 - d2, f = 2 * (d3 - d1);
+
+            to[k] = 4 * in[k] - 5 * d2 + d4;
+            to[cin + k] = a + b;
+            to[2 * cin + k] = a - b;
+            to[3 * cin + k] = e + f;
+            to[4 * cin + k] = e - f;
+            to[5 * cin + k] = 4 * d1 - 5 * d3 + in[5 * cin + k];
+        }
+}
+
+typedef struct code {
+    int cin, cout;
+    void (*transform)(const float *restrict in, int n, float *restrict to);
+    void (*row)(const row *b);
+} code;
+
+/* One pair of functions for each number of channels: so they are constants. */
+#define CODE(cin, cout)                                                                  \
+    static void transform##cin##_##cout(const float *restrict in, int n,                 \
+                                        float *restrict to)                              \
+    {                                                                                    \
+        transform(in, n, cin, to);                                                       \
+    }                                                                                    \
+    static void row##cin##_##cout(const row *b)                                          \
+    {                                                                                    \
+        whole_row##cout(b, cin);                                                         \
+    }                                                                                    \
+    static const code code##cin##_##cout = {cin, cout, transform##cin##_##cout,          \
+                                            row##cin##_##cout};
+CODE(8, 8)
+CODE(16, 8)
+CODE(16, 16)
+CODE(32, 16)
+#pragma GCC pop_options
+
+static const code *code_of(const hp_conv_rows *c)
+{
+    static const code *const CODES[] = {&code8_8, &code16_8, &code16_16, &code32_16};
+
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512vl") ||
+        !__builtin_cpu_supports("avx512dq"))
+        return NULL;
+    for (size_t i = 0; i < sizeof CODES / sizeof CODES[0]; i++)
+        if (CODES[i]->cin == c->cin && CODES[i]->cout == c->cout)
+            return CODES[i];
+    return NULL;
+}
+
+/* --- the volume ------------------------------------------------------------- */
+
+/* What a thread works with. */
+typedef struct band {
+    const hp_conv_rows *c;
+    const code *code;
+    const float *in;
+    float *padded, *rows;
+} band;
+
+/* Where row y of one of the planes lies: a ring of three. */
+static float *place(const band *t, int plane, int y)
+{
+    return t->rows + ((size_t)plane * TAPS + (y + TAPS) % TAPS) * row_floats(t->c);
+}
+
+static void fetch(const band *t, int z, int y, int plane)
+{
+    const int *n = t->c->n, cin = t->c->cin;
+    size_t used = (size_t)n[2] * cin;
+    float *to = place(t, plane, y);
+
+    if (z < 0 || z >= n[0] || y < 0 || y >= n[1]) {
+        memset(to, 0, row_floats(t->c) * sizeof *to);
+        return;
+    }
+    memset(t->padded, 0, (size_t)cin * sizeof *to);
+    memcpy(t->padded + cin, t->in + ((size_t)z * n[1] + y) * used, used * sizeof *to);
+    memset(t->padded + cin + used, 0, (size_t)cin * sizeof *to);
+    t->code->transform(t->padded, quads(t->c), to);
+}
+
+/* BAND rows of plane z from `first`; b's in, plus and out are those of the volume. */
+static void run_band(const band *t, int z, int first, const row *volume)
+{
+    const hp_conv_rows *c = t->c;
+    int end = first + BAND < c->n[1] ? first + BAND : c->n[1];
+    size_t length = (size_t)c->n[2] * c->cout;
+    row b = *volume;
+
+    for (int y = first - 1; y <= end; y++) {
+        size_t at = ((size_t)z * c->n[1] + y - 1) * length;
+
+        for (int p = 0; p < c->depth; p++)
+            fetch(t, z + p - c->depth / 2, y, p);
+        if (y <= first)
+            continue;
+        for (int r = 0; r < c->depth * TAPS; r++) /* output row y - 1 */
+            b.in[r] = place(t, r / TAPS, y - 2 + r % TAPS);
+        b.plus = volume->plus != NULL ? volume->plus + at : NULL;
+        b.out = volume->out + at;
+        t->code->row(&b);
+    }
+}
+
+bool hp_conv_rows_serves(const hp_conv_rows *c)
+{
+    return (c->depth == 1 || c->depth == 3) && c->n[2] % OUT == 0 && code_of(c) != NULL;
+}
+
+void hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packed,
+                      const float *bias, const float *plus, float *work, float *out)
+{
+    const code *code = code_of(c);
+    size_t each = hp_conv_rows_work(c, 1);
+
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int z = 0; z < c->n[0]; z++)
+        for (int y = 0; y < c->n[1]; y += BAND) {
+            float *own = work + (size_t)omp_get_thread_num() * each;
+            row b = {.quads = quads(c),
+                     .depth = c->depth,
+                     .packed = packed,
+                     .bias = bias,
+                     .plus = plus,
+                     .relu = c->relu,
+                     .terms = own,
+                     .out = out};
+            band t = {.c = c,
+                      .code = code,
+                      .in = in,
+                      .padded = own + terms_floats(c),
+                      .rows = own + terms_floats(c) + padded_floats(c)};
+
+            run_band(&t, z, y, &b);
+        }
+}
+
+#else
+
+bool hp_conv_rows_serves(const hp_conv_rows *c)
+{
+    (void)c;
+    return false;
+}
+
+void hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packed,
+                      const float *bias, const float *plus, float *work, float *out)
+{
+    (void)c, (void)in, (void)packed, (void)bias, (void)plus, (void)work, (void)out;
+}
+
+#endif

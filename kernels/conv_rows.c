@@ -6,39 +6,51 @@
  * packed). Products are added over channels, rows and planes before they become voxels.
  *
  * A thread walks down a band of rows. The input rows it needs (3, or 3 of each of 3
- * planes) lie transformed in its work memory; rows outside are zero. A register holds
- * all output channels of a term, and takes one input number at a time.
+ * planes) lie transformed in its work memory; rows outside are zero. A register of 16
+ * sums takes one input number at a time for 16 output channels, or two for 8: even
+ * places are the sums over even input channels, odd ones over odd.
  */
 #include "kernels/conv_rows.h"
 
-#include <omp.h>
 #include <string.h>
 
-enum { BAND = 16, TAPS = 3, MAX_ROWS = 9, OUT = 4, TERMS = 6, QUADS = 4, ALIGN = 16 };
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+enum { BAND = 16, TAPS = 3, MAX_ROWS = 9, OUT = 4, TERMS = 6, QUADS = 4, LANES = 16 };
 
 size_t hp_conv_rows_packed(const hp_conv_rows *c)
 {
     return (size_t)c->depth * TAPS * TERMS * c->cin * c->cout;
 }
 
-/* (cout, cin, depth, 3, 3) -> (depth, 3, cin, term, cout) */
+/* How many input channels go into one register of sums. */
+static int parity(const hp_conv_rows *c)
+{
+    return LANES / c->cout;
+}
+
+/* (cout, cin, depth, 3, 3) -> (depth, 3, cin / parity, term, cout, parity) */
 void hp_conv_rows_pack(const hp_conv_rows *c, const float *weight, float *packed)
 {
-    int rows = c->depth * TAPS;
+    int rows = c->depth * TAPS, each = parity(c);
 
     for (int o = 0; o < c->cout; o++)
         for (int i = 0; i < c->cin; i++)
             for (int r = 0; r < rows; r++) {
                 const float *g = weight + (((size_t)o * c->cin + i) * rows + r) * TAPS;
-                float *to = packed + ((size_t)r * c->cin + i) * TERMS * c->cout + o;
+                float *to = packed +
+                            ((size_t)r * c->cin + i / each * each) * TERMS * c->cout +
+                            o * each + i % each;
                 float even = g[0] + g[2], wide = g[0] + 4 * g[2];
 
                 to[0] = g[0] / 4;
-                to[1 * c->cout] = -(even + g[1]) / 6;
-                to[2 * c->cout] = -(even - g[1]) / 6;
-                to[3 * c->cout] = (wide + 2 * g[1]) / 24;
-                to[4 * c->cout] = (wide - 2 * g[1]) / 24;
-                to[5 * c->cout] = g[2];
+                to[1 * LANES] = -(even + g[1]) / 6;
+                to[2 * LANES] = -(even - g[1]) / 6;
+                to[3 * LANES] = (wide + 2 * g[1]) / 24;
+                to[4 * LANES] = (wide - 2 * g[1]) / 24;
+                to[5 * LANES] = g[2];
             }
 }
 
@@ -46,7 +58,7 @@ void hp_conv_rows_pack(const hp_conv_rows *c, const float *weight, float *packed
 
 static size_t aligned(size_t floats)
 {
-    return (floats + ALIGN - 1) / ALIGN * ALIGN;
+    return (floats + LANES - 1) / LANES * LANES;
 }
 
 static int quads(const hp_conv_rows *c)
@@ -54,9 +66,9 @@ static int quads(const hp_conv_rows *c)
     return c->n[2] / OUT;
 }
 
-static size_t terms_floats(const hp_conv_rows *c) /* (quad, term, cout) */
+static size_t terms_floats(const hp_conv_rows *c) /* (quad, term, lane) */
 {
-    return aligned((size_t)quads(c) * TERMS * c->cout);
+    return (size_t)quads(c) * TERMS * LANES;
 }
 
 static size_t row_floats(const hp_conv_rows *c) /* (quad, term, cin) */
@@ -75,7 +87,8 @@ size_t hp_conv_rows_work(const hp_conv_rows *c, int threads)
            threads;
 }
 
-#if defined(__x86_64__)
+/* Clang knows no target for a part of a file. */
+#if defined(__x86_64__) && defined(_OPENMP) && !defined(__clang__)
 
 /* --- a row ------------------------------------------------------------------ */
 
@@ -93,14 +106,111 @@ typedef struct row {
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512dq,prefer-vector-width=512")
-#define LANES 8
-#include "kernels/conv_rows_block.h"
-#define LANES 16
-#include "kernels/conv_rows_block.h"
+
+typedef float v8 __attribute__((vector_size(32)));
+typedef float v16 __attribute__((vector_size(64)));
+typedef float v8u __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float v16u __attribute__((vector_size(64), aligned(4), may_alias));
+
+/* From here on cin, cout and count are constants where they are inlined. */
+#define INLINED __attribute__((always_inline)) static inline
+
+/* One input number for 16 output channels, or two for 8. */
+INLINED v16 spread(const float *x, int cout)
+{
+    double two;
+
+    if (cout == LANES)
+        return *x - (v16){0};
+    memcpy(&two, x, sizeof two);
+    return (v16)(two - (__attribute__((vector_size(64))) double){0});
+}
+
+/* Bias, added value, ReLU; what is not a number stays so. */
+#define STORE_OF(name, vec, vecu)                                                        \
+    INLINED void name(const row *b, size_t to, vec y)                                    \
+    {                                                                                    \
+        vec zero = {0};                                                                  \
+                                                                                         \
+        if (b->bias != NULL)                                                             \
+            y += (vec) * (const vecu *)b->bias;                                          \
+        if (b->plus != NULL)                                                             \
+            y += (vec) * (const vecu *)(b->plus + to);                                   \
+        if (b->relu)                                                                     \
+            y = (vec)((__typeof__(y < zero))y & ~(y < zero));                            \
+        *(vecu *)(b->out + to) = (vecu)y;                                                \
+    }
+STORE_OF(store8, v8, v8u)
+STORE_OF(store16, v16, v16u)
+
+INLINED void store(const row *b, int voxel, int cout, v16 y)
+{
+    if (cout == LANES)
+        store16(b, (size_t)voxel * LANES, y);
+    else
+        store8(b, (size_t)voxel * 8,
+               __builtin_shufflevector(y, y, 0, 2, 4, 6, 8, 10, 12, 14) +
+                   __builtin_shufflevector(y, y, 1, 3, 5, 7, 9, 11, 13, 15));
+}
+
+/* A quad from the six sums of its products. */
+INLINED void finish(const row *b, int quad, int cout, const v16 m[TERMS])
+{
+    v16 a = m[1] + m[2], d = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
+
+    store(b, quad * OUT, cout, m[0] + a + e);
+    store(b, quad * OUT + 1, cout, d + 2 * f);
+    store(b, quad * OUT + 2, cout, a + 4 * e);
+    store(b, quad * OUT + 3, cout, d + 8 * f + m[5]);
+}
+
+/* Products of a block of quads with the weights of plane p, which fill much of the
+ * first cache: so planes take turns over the whole row. */
+INLINED void block(const row *b, int p, int at, int cin, int cout, int count)
+{
+    int each = LANES / cout;
+    const float *w = b->packed + (size_t)p * TAPS * cin * TERMS * cout;
+    float *terms = b->terms + (size_t)at * TERMS * LANES;
+    v16 m[QUADS][TERMS], zero = {0};
+
+    UNROLLED(q, count)
+    UNROLLED(t, TERMS)
+    m[q][t] = p > 0 ? *(const v16 *)(terms + (q * TERMS + t) * LANES) : zero;
+    for (int r = 0; r < TAPS; r++) {
+        const float *x = b->in[p * TAPS + r] + (size_t)at * TERMS * cin;
+
+        for (int k = 0; k < cin; k += each, w += TERMS * LANES)
+            UNROLLED(t, TERMS)
+            {
+                v16 weight = *(const v16 *)(w + t * LANES);
+
+                UNROLLED(q, count)
+                m[q][t] += weight * spread(x + (q * TERMS + t) * cin + k, cout);
+            }
+    }
+    UNROLLED(q, count)
+    {
+        if (p == b->depth - 1)
+            finish(b, at + q, cout, m[q]);
+        else
+            UNROLLED(t, TERMS) * (v16 *)(terms + (q * TERMS + t) * LANES) = m[q][t];
+    }
+}
+
+INLINED void whole_row(const row *b, int cin, int cout)
+{
+    for (int p = 0; p < b->depth; p++) {
+        int q = 0;
+
+        for (; q + QUADS <= b->quads; q += QUADS)
+            block(b, p, q, cin, cout, QUADS);
+        for (; q < b->quads; q++)
+            block(b, p, q, cin, cout, 1);
+    }
+}
 
 /* Six sums of each six neighbours, four voxels apart. */
-__attribute__((always_inline)) static inline void
-transform(const float *restrict in, int n, int cin, float *restrict to)
+INLINED void transform(const float *restrict in, int n, int cin, float *restrict to)
 {
     for (int q = 0; q < n; q++, in += OUT * cin, to += TERMS * cin)
         for (int k = 0; k < cin; k++) {
@@ -132,7 +242,7 @@ typedef struct code {
     }                                                                                    \
     static void row##cin##_##cout(const row *b)                                          \
     {                                                                                    \
-        whole_row##cout(b, cin);                                                         \
+        whole_row(b, cin, cout);                                                         \
     }                                                                                    \
     static const code code##cin##_##cout = {cin, cout, transform##cin##_##cout,          \
                                             row##cin##_##cout};

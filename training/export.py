@@ -16,7 +16,7 @@ CHECKPOINT = {"liver": "liver", "detector": "detector", "seg25d": "keyslice", "k
               **{f"cls{i}": f"cls{i}" for i in range(5)}}
 # What went on from a bundle is exported between the two: this share is the new weights'.
 # On unseen patients that is better than either (docs/adr/0015).
-NEW_SHARE = {"detector": .5, **{f"cls{i}": .6 for i in range(5)}}
+NEW_SHARE = {"detector": .5, "ksf": .7, **{f"cls{i}": .6 for i in range(5)}}
 PEAK_STUDIES = int(os.environ.get("HEPAR_PEAK_STUDIES", "32"))
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

@@ -411,9 +411,10 @@ static bool for_rows(const hp_exec *e, const hp_op *op, hp_conv_rows *ret)
 /* The weights as conv_rows wants them, packed at most once. */
 static hp_code pack_rows(cpu *c, const hp_op *op, step *s, hp_error *reterr)
 {
-    size_t floats = hp_conv_rows_packed(&s->rows);
+    size_t have = 0;
     void *buf = NULL;
     packed *p;
+    hp_code r;
 
     for (p = c->weights; p != NULL; p = p->next)
         if (p->source == op->weight && p->floats != NULL) {
@@ -421,9 +422,12 @@ static hp_code pack_rows(cpu *c, const hp_op *op, step *s, hp_error *reterr)
             return HP_OK;
         }
     p = calloc(1, sizeof *p);
-    if (p == NULL || posix_memalign(&buf, 64, floats * sizeof(float)) != 0) {
-        free(p);
+    if (p == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "weights");
+    r = ensure(&buf, &have, hp_conv_rows_packed(&s->rows) * sizeof(float), reterr);
+    if (r != HP_OK) {
+        free(p);
+        return r;
     }
     hp_conv_rows_pack(&s->rows, op->weight, buf);
     *p = (packed){.source = op->weight, .floats = buf, .next = c->weights};

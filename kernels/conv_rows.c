@@ -54,12 +54,7 @@ void hp_conv_rows_pack(const hp_conv_rows *c, const float *weight, float *packed
             }
 }
 
-/* --- a thread's work memory, in floats -------------------------------------- */
-
-static size_t aligned(size_t floats)
-{
-    return (floats + LANES - 1) / LANES * LANES;
-}
+/* --- a thread's work memory, in floats: whole registers, as cin is in eights -- */
 
 static int quads(const hp_conv_rows *c)
 {
@@ -73,12 +68,12 @@ static size_t terms_floats(const hp_conv_rows *c) /* (quad, term, lane) */
 
 static size_t row_floats(const hp_conv_rows *c) /* (quad, term, cin) */
 {
-    return aligned((size_t)quads(c) * TERMS * c->cin);
+    return (size_t)quads(c) * TERMS * c->cin;
 }
 
 static size_t padded_floats(const hp_conv_rows *c) /* (voxel, cin) */
 {
-    return aligned(((size_t)c->n[2] + 2) * c->cin);
+    return ((size_t)c->n[2] + 2) * c->cin;
 }
 
 size_t hp_conv_rows_work(const hp_conv_rows *c, int threads)

@@ -21,12 +21,16 @@ PEAK_STUDIES = int(os.environ.get("HEPAR_PEAK_STUDIES", "32"))
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def of_bundle(folder, stem):
-    """A network of another bundle as it is, and what is known about its training."""
+def training_of(folder):
+    """What a bundle says about its training."""
     with open(os.path.join(folder, "metrics.json"), encoding="utf-8") as f:
-        history = json.load(f).get("training", {}).get("networks", {}).get(stem, {})
+        return json.load(f).get("training", {})
+
+
+def of_bundle(folder, stem):
+    """A network of another bundle as it is."""
     tensors = load_file(os.path.join(folder, stem + ".safetensors"))
-    return {k: v.float() for k, v in tensors.items()}, history
+    return {k: v.float() for k, v in tensors.items()}
 
 
 def calibrate(states, args):
@@ -41,15 +45,17 @@ def calibrate(states, args):
     return {"size_gain": args.size_gain, "class_logits": args.class_logits or "0,0,0,0"}
 
 
-def trained_states(run, allow_missing):
-    """{file stem: folded weights}, and what is known about each training."""
+def trained_states(run, allow_missing, before):
+    """{file stem: folded weights}, and what is known about each training; `before` that
+    of the bundle it started from."""
     random_states = bundle.random_states(bundle.SMALL) if allow_missing else {}
     states, history = {}, {}
     for spec in bundle.SMALL.values():
         for stem in spec["files"]:
             path = os.path.join(run.work, CHECKPOINT[stem] + ".pt")
             if not os.path.exists(path) and run.start:
-                states[stem], history[stem] = of_bundle(run.start, stem)
+                states[stem] = of_bundle(run.start, stem)
+                history[stem] = before.get("networks", {}).get(stem, {})
                 continue
             if not os.path.exists(path):
                 if not allow_missing:
@@ -64,7 +70,8 @@ def trained_states(run, allow_missing):
             history[stem] = {"minutes": round(c["spent_s"] / 60, 1), "steps": c["step"],
                              "skipped": c["skipped"], "validation": valid[-1] if valid else None}
             if run.start:
-                old, history[stem]["before"] = of_bundle(run.start, stem)
+                old = of_bundle(run.start, stem)
+                history[stem]["before"] = before.get("networks", {}).get(stem, {})
                 share = NEW_SHARE.get(stem, 1.)
                 states[stem] = {k: share * v + (1 - share) * old[k] for k, v in states[stem].items()}
     return states, history
@@ -119,7 +126,8 @@ def commit():
 
 
 def export(run, folder, args, allow_missing=False):
-    states, history = trained_states(run, allow_missing)
+    before = training_of(run.start) if run.start else {}
+    states, history = trained_states(run, allow_missing, before)
     calibration = calibrate(states, args)
     seeds = sorted({s for what in ("liver", "detect", "seg", "slices")
                     for s in run.files(what, lambda s: s < 100_000).list()}) or [0]
@@ -133,11 +141,11 @@ def export(run, folder, args, allow_missing=False):
     act_max = peaks(run, folder)
     if run.start:  # what was taken over has been seen on other studies too
         with open(os.path.join(run.start, "bundle.yaml"), encoding="utf-8") as f:
-            before = yaml.safe_load(f)["stages"]
+            stages = yaml.safe_load(f)["stages"]
         for stage, spec in bundle.SMALL.items():
             if not any(os.path.exists(os.path.join(run.work, CHECKPOINT[s] + ".pt"))
                        for s in spec["files"]):
-                act_max[stage] = max(act_max[stage], before[stage].get("act_max", 0.))
+                act_max[stage] = max(act_max[stage], stages[stage].get("act_max", 0.))
     bundle.write_bundle(folder, bundle.SMALL, states, provenance, act_max)
     path = os.path.join(folder, "metrics.json")
     doc = {}
@@ -149,8 +157,6 @@ def export(run, folder, args, allow_missing=False):
         for what in ("liver", "detect", "seg", "slices", "primaries", "candidates")}}
     doc["training"]["calibration"] = calibration
     if run.start:
-        with open(os.path.join(run.start, "metrics.json"), encoding="utf-8") as f:
-            before = json.load(f).get("training", {})
         doc["training"]["studies_before"] = [*before.get("studies_before", []),
                                              before.get("studies", {})]
     with open(path, "w", encoding="utf-8") as f:

@@ -43,16 +43,22 @@ struct hp_cudnn_conv {
 static hp_code translate(hp_error *reterr, cudnnStatus_t s, const char *where)
 {
     hp_code code = HP_E_DEVICE;
+    char words[128] = "";
 
     if (s == CUDNN_STATUS_SUCCESS)
         return HP_OK;
-    if (CUDNN_STATUS_CATEGORY(s) == CUDNN_STATUS_NOT_SUPPORTED)
+    if (CUDNN_STATUS_CATEGORY(s) == CUDNN_STATUS_NOT_SUPPORTED ||
+        s == CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED ||
+        s == CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH)
         code = HP_E_UNSUPPORTED;
     if (s == CUDNN_STATUS_ALLOC_FAILED ||
         s == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ||
         s == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED)
         code = HP_E_NO_MEMORY;
-    return hp_fail(reterr, code, "cuDNN: %s: %s", where, cudnnGetErrorString(s));
+    cudnnGetLastErrorString(words, sizeof words);
+    words[strcspn(words, "\n")] = '\0'; /* one line of a log, at most */
+    return hp_fail(reterr, code, "cuDNN: %s: %s%s%s", where, cudnnGetErrorString(s),
+                   words[0] != '\0' ? ": " : "", words);
 }
 
 /* --- opening ----------------------------------------------------------- */

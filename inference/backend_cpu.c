@@ -1,6 +1,6 @@
-/* The CPU back end: convolutions by oneDNN, those of few channels and the rest by
- * kernels/. Every oneDNN call of the house stands in this file, because the C API of
- * libdnnl 2 (operation descriptors) and 3 differ.
+/* The CPU back end: convolutions by oneDNN, those of one and of few channels and the
+ * rest by kernels/. Every oneDNN call of the house stands in this file, because the C API
+ * of libdnnl 2 (operation descriptors) and 3 differ.
  *
  * DESIGN: activations are plain NHWC / NDHWC, the layout in which oneDNN's
  * brgemm kernels reach the FMA peak without blocked activations. Weights are
@@ -20,14 +20,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "kernels/bf16.h"
+#include "kernels/conv_image.h"
 #include "kernels/conv_rows.h"
 #include "kernels/encode.h"
 #include "kernels/fc.h"
 #include "kernels/maxpool.h"
 #include "kernels/merge.h"
 #include "kernels/unfold.h"
+#include "kernels/unfold_rows.h"
 
 /* Weights that a primitive wanted in another layout, or our own kernel (floats). */
 typedef struct packed {
@@ -58,8 +61,10 @@ typedef struct cpu {
 
 /* One convolution, ready to run: ours, or a primitive. */
 typedef struct step {
+    enum { BY_ONEDNN, BY_ROWS, BY_IMAGE } by;
     hp_conv_rows rows;
-    const float *packed; /* borrowed; NULL: not ours */
+    hp_conv_image image;
+    const float *packed; /* ours: borrowed */
     dnnl_primitive_t primitive;
     dnnl_memory_t src, dst, bias, scratch;
     dnnl_memory_t weights; /* borrowed from the back end */
@@ -153,9 +158,11 @@ static const char *cpu_describe(const hp_backend *b)
     return ((const cpu *)b)->words;
 }
 
-/* Grow-only buffers, aligned to a page. */
+/* Grow-only buffers, aligned to a page; large ones lie in huge pages where the system
+ * has some: a network walks through a hundred megabytes time and again. */
 static hp_code ensure(void **buf, size_t *have, size_t want, hp_error *reterr)
 {
+    static const size_t HUGE_PAGE = (size_t)1 << 21;
     void *more = NULL;
 
     if (want <= *have)
@@ -163,8 +170,10 @@ static hp_code ensure(void **buf, size_t *have, size_t want, hp_error *reterr)
     free(*buf);
     *buf = NULL;
     *have = 0;
-    if (posix_memalign(&more, 4096, want) != 0)
+    if (posix_memalign(&more, want < HUGE_PAGE ? 4096 : HUGE_PAGE, want) != 0)
         return hp_fail(reterr, HP_E_NO_MEMORY, "%zu MiB of work memory", want >> 20);
+    if (want >= HUGE_PAGE)
+        (void)madvise(more, want, MADV_HUGEPAGE); /* small ones will do */
     *buf = more;
     *have = want;
     return HP_OK;
@@ -172,14 +181,60 @@ static hp_code ensure(void **buf, size_t *have, size_t want, hp_error *reterr)
 
 /* --- compiling --------------------------------------------------------- */
 
+/* Whether kernels/ may use AVX-512: they obey the limit that oneDNN was set. */
+static bool own_lanes(void)
+{
+    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) ==
+           dnnl_cpu_isa_avx512_core;
+}
+
+/* Whether kernels/conv_image computes this, given that the image is fp32. */
+static bool for_image(const hp_exec *e, const hp_op *op, hp_conv_image *ret)
+{
+    const hp_value *x = &e->g->value[op->in[0]], *y = &e->g->value[op->out];
+
+    *ret = (hp_conv_image){.in = {x->dim[0], x->dim[1], x->dim[2]},
+                           .out = {y->dim[0], y->dim[1], y->dim[2]},
+                           .cout = y->dim[3],
+                           .depth = op->k[0],
+                           .k = op->k[1],
+                           .stride = op->stride[1],
+                           .relu = op->relu,
+                           .narrow = e->narrow[op->out]};
+    for (int a = 0; a < 3; a++)
+        if (op->dilation[a] != 1)
+            return false;
+    return op->kind == HP_OP_CONV && x->dim[3] == 1 && op->in[1] < 0 &&
+           op->k[2] == op->k[1] && op->stride[0] == 1 && op->stride[2] == op->stride[1] &&
+           own_lanes() && hp_conv_image_serves(ret);
+}
+
+/* An image that conv_image alone reads is not narrowed for it. */
+static bool stays_wide(const hp_exec *e, int value)
+{
+    const hp_graph *g = e->g;
+    hp_conv_image c;
+    bool read = false;
+
+    for (int i = 0; i < g->op_count; i++)
+        for (int k = 0; k < 3; k++) {
+            if (g->op[i].in[k] != value)
+                continue;
+            if (k > 0 || !for_image(e, &g->op[i], &c))
+                return false;
+            read = true;
+        }
+    return read && g->value[value].input >= 0;
+}
+
 static bool textural(hp_op_kind kind)
 {
     return kind == HP_OP_ASSIGN || kind == HP_OP_ENCODE || kind == HP_OP_L2 ||
            kind == HP_OP_FC;
 }
 
-/* Which values are stored in bf16: all but outputs and what the texture encoding
- * reads or makes. */
+/* Which values are stored in bf16: all but outputs, what the texture encoding reads or
+ * makes, and images that our own convolution reads. */
 static hp_code choose_storage(hp_exec *e, hp_error *reterr)
 {
     const hp_graph *g = e->g;
@@ -200,12 +255,14 @@ static hp_code choose_storage(hp_exec *e, hp_error *reterr)
         if (textural(op->kind))
             e->narrow[op->out] = false;
     }
+    for (int i = 0; i < g->value_count; i++)
+        e->narrow[i] &= !stays_wide(e, i);
     for (int i = 0; i < g->op_count; i++) {
         const hp_op *op = &g->op[i];
         bool fits = op->kind == HP_OP_CONV || e->narrow[op->out];
 
         for (int k = 0; k < 3; k++)
-            fits &= op->in[k] < 0 || e->narrow[op->in[k]];
+            fits &= op->in[k] < 0 || e->narrow[op->in[k]] || stays_wide(e, op->in[k]);
         if (!textural(op->kind) && !fits)
             return hp_fail(reterr, HP_E_UNSUPPORTED,
                            "precision bf16: operation %d mixes storage types", i);
@@ -389,7 +446,7 @@ static hp_code memories(cpu *c, const hp_op *op, step *s, dnnl_primitive_desc_t 
     return r;
 }
 
-/* Whether kernels/conv_rows computes this; it obeys the limit that oneDNN was set. */
+/* Whether kernels/conv_rows computes this. */
 static bool for_rows(const hp_exec *e, const hp_op *op, hp_conv_rows *ret)
 {
     const hp_value *x = &e->g->value[op->in[0]], *y = &e->g->value[op->out];
@@ -403,13 +460,20 @@ static bool for_rows(const hp_exec *e, const hp_op *op, hp_conv_rows *ret)
         if (op->stride[a] != 1 || op->dilation[a] != 1)
             return false;
     return op->k[1] == 3 && op->k[2] == 3 && !e->narrow[op->in[0]] &&
-           !e->narrow[op->out] && hp_conv_rows_serves(ret) &&
-           (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) ==
-               dnnl_cpu_isa_avx512_core;
+           !e->narrow[op->out] && own_lanes() && hp_conv_rows_serves(ret);
 }
 
-/* The weights as conv_rows wants them, packed at most once. */
-static hp_code pack_rows(cpu *c, const hp_op *op, step *s, hp_error *reterr)
+static void pack_own(const step *s, const float *weight, float *packed)
+{
+    if (s->by == BY_ROWS)
+        hp_conv_rows_pack(&s->rows, weight, packed);
+    else
+        hp_conv_image_pack(&s->image, weight, packed);
+}
+
+/* The weights as our own kernels want them, packed at most once. */
+static hp_code weights_own(cpu *c, const hp_op *op, step *s, size_t floats,
+                           hp_error *reterr)
 {
     size_t have = 0;
     void *buf = NULL;
@@ -424,24 +488,30 @@ static hp_code pack_rows(cpu *c, const hp_op *op, step *s, hp_error *reterr)
     p = calloc(1, sizeof *p);
     if (p == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "weights");
-    r = ensure(&buf, &have, hp_conv_rows_packed(&s->rows) * sizeof(float), reterr);
+    r = ensure(&buf, &have, floats * sizeof(float), reterr);
     if (r != HP_OK) {
         free(p);
         return r;
     }
-    hp_conv_rows_pack(&s->rows, op->weight, buf);
+    pack_own(s, op->weight, buf);
     *p = (packed){.source = op->weight, .floats = buf, .next = c->weights};
     c->weights = p;
     s->packed = buf;
     return HP_OK;
 }
 
-static hp_code compile_rows(cpu *c, const hp_op *op, step *s, hp_error *reterr)
+static hp_code compile_own(cpu *c, const hp_op *op, step *s, hp_error *reterr)
 {
-    size_t work = hp_conv_rows_work(&s->rows, c->threads) * sizeof(float);
-    hp_code r = pack_rows(c, op, s, reterr);
+    bool rows = s->by == BY_ROWS;
+    size_t work = rows ? hp_conv_rows_work(&s->rows, c->threads)
+                       : hp_conv_image_work(&s->image, c->threads);
+    size_t weights =
+        rows ? hp_conv_rows_packed(&s->rows) : hp_conv_image_packed(&s->image);
+    hp_code r = weights_own(c, op, s, weights, reterr);
 
-    return r == HP_OK ? ensure(&c->scratch, &c->scratch_bytes, work, reterr) : r;
+    return r == HP_OK
+               ? ensure(&c->scratch, &c->scratch_bytes, work * sizeof(float), reterr)
+               : r;
 }
 
 static hp_code compile_conv(const hp_exec *e, const hp_op *op, step *s, hp_error *reterr)
@@ -455,7 +525,11 @@ static hp_code compile_conv(const hp_exec *e, const hp_op *op, step *s, hp_error
     hp_code r;
 
     if (for_rows(e, op, &s->rows))
-        return compile_rows(c, op, s, reterr);
+        s->by = BY_ROWS;
+    else if (!e->narrow[op->in[0]] && for_image(e, op, &s->image))
+        s->by = BY_IMAGE;
+    if (s->by != BY_ONEDNN)
+        return compile_own(c, op, s, reterr);
     st = conv_desc(&desc, e, op);
     if (st == dnnl_success)
         st = conv_attr(&attr, op);
@@ -591,12 +665,15 @@ static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const
     void *dst = at(e, op->out, in);
     dnnl_status_t st;
 
-    if (s->packed != NULL) {
+    if (s->by == BY_ROWS)
         hp_conv_rows_run(&s->rows, at(e, op->in[0], in), s->packed, op->bias,
                          op->in[1] >= 0 ? at(e, op->in[1], in) : NULL, e->cpu->scratch,
                          dst);
+    else if (s->by == BY_IMAGE)
+        hp_conv_image_run(&s->image, at(e, op->in[0], in), s->packed, op->bias,
+                          e->cpu->scratch, dst);
+    if (s->by != BY_ONEDNN)
         return HP_OK;
-    }
     if (op->in[1] >= 0 && !op->in_place)
         copy_bytes(dst, at(e, op->in[1], in), bytes_of(e, op->out));
     if (s->bias != NULL)
@@ -637,10 +714,16 @@ static void run_unfold(const hp_graph *g, const hp_op *op, bool narrow,
     memcpy(u.n, n, sizeof u.n);
     memcpy(u.low, g->value[op->in[1]].dim, sizeof u.low);
     memcpy(u.stride, op->stride, sizeof u.stride);
-    if (narrow)
+    if (own_lanes() && hp_unfold_rows_serves(&u)) {
+        if (narrow)
+            hp_unfold_rows_bf16(&u, src[0], src[1], op->bias, out);
+        else
+            hp_unfold_rows(&u, src[0], src[1], op->bias, out);
+    } else if (narrow) {
         hp_unfold_bf16(&u, src[0], src[1], op->bias, out);
-    else
+    } else {
         hp_unfold_ref(&u, src[0], src[1], op->bias, out);
+    }
 }
 
 static void run_maxpool(const hp_graph *g, const hp_op *op, bool narrow, const void *in,

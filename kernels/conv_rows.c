@@ -18,6 +18,8 @@
 #include <omp.h>
 #endif
 
+#include "kernels/lanes.h"
+
 enum { BAND = 16, TAPS = 3, MAX_ROWS = 9, OUT = 4, TERMS = 6, QUADS = 4, LANES = 16 };
 
 size_t hp_conv_rows_packed(const hp_conv_rows *c)
@@ -82,8 +84,7 @@ size_t hp_conv_rows_work(const hp_conv_rows *c, int threads)
            threads;
 }
 
-/* Clang knows no target for a part of a file. */
-#if defined(__x86_64__) && defined(_OPENMP) && !defined(__clang__)
+#ifdef HP_LANES
 
 /* --- a row ------------------------------------------------------------------ */
 
@@ -97,21 +98,11 @@ typedef struct row {
     float *out;
 } row;
 
-#define UNROLLED(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); i++)
-
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,prefer-vector-width=512")
-
-typedef float v8 __attribute__((vector_size(32)));
-typedef float v16 __attribute__((vector_size(64)));
-typedef float v8u __attribute__((vector_size(32), aligned(4), may_alias));
-typedef float v16u __attribute__((vector_size(64), aligned(4), may_alias));
-
+HP_LANES_BEGIN
 /* From here on cin, cout and count are constants where they are inlined. */
-#define INLINED __attribute__((always_inline)) static inline
 
 /* One input number for 16 output channels, or two for 8. */
-INLINED v16 spread(const float *x, int cout)
+HP_INLINED v16 spread(const float *x, int cout)
 {
     double two;
 
@@ -121,24 +112,22 @@ INLINED v16 spread(const float *x, int cout)
     return (v16)(two - (__attribute__((vector_size(64))) double){0});
 }
 
-/* Bias, added value, ReLU; what is not a number stays so. */
-#define STORE_OF(name, vec, vecu)                                                        \
-    INLINED void name(const row *b, size_t to, vec y)                                    \
+/* Bias, added value, ReLU. */
+#define STORE_OF(name, vec)                                                              \
+    HP_INLINED void name(const row *b, size_t to, vec y)                                 \
     {                                                                                    \
-        vec zero = {0};                                                                  \
-                                                                                         \
         if (b->bias != NULL)                                                             \
-            y += (vec) * (const vecu *)b->bias;                                          \
+            y += (vec) * (const vec##u *)b->bias;                                        \
         if (b->plus != NULL)                                                             \
-            y += (vec) * (const vecu *)(b->plus + to);                                   \
+            y += (vec) * (const vec##u *)(b->plus + to);                                 \
         if (b->relu)                                                                     \
-            y = (vec)((__typeof__(y < zero))y & ~(y < zero));                            \
-        *(vecu *)(b->out + to) = (vecu)y;                                                \
+            y = vec##_relu(y);                                                           \
+        *(vec##u *)(b->out + to) = (vec##u)y;                                            \
     }
-STORE_OF(store8, v8, v8u)
-STORE_OF(store16, v16, v16u)
+STORE_OF(store8, v8)
+STORE_OF(store16, v16)
 
-INLINED void store(const row *b, int voxel, int cout, v16 y)
+HP_INLINED void store(const row *b, int voxel, int cout, v16 y)
 {
     if (cout == LANES)
         store16(b, (size_t)voxel * LANES, y);
@@ -149,7 +138,7 @@ INLINED void store(const row *b, int voxel, int cout, v16 y)
 }
 
 /* A quad from the six sums of its products. */
-INLINED void finish(const row *b, int quad, int cout, const v16 m[TERMS])
+HP_INLINED void finish(const row *b, int quad, int cout, const v16 m[TERMS])
 {
     v16 a = m[1] + m[2], d = m[1] - m[2], e = m[3] + m[4], f = m[3] - m[4];
 
@@ -161,38 +150,38 @@ INLINED void finish(const row *b, int quad, int cout, const v16 m[TERMS])
 
 /* Products of a block of quads with the weights of plane p, which fill much of the
  * first cache: so planes take turns over the whole row. */
-INLINED void block(const row *b, int p, int at, int cin, int cout, int count)
+HP_INLINED void block(const row *b, int p, int at, int cin, int cout, int count)
 {
     int each = LANES / cout;
     const float *w = b->packed + (size_t)p * TAPS * cin * TERMS * cout;
     float *terms = b->terms + (size_t)at * TERMS * LANES;
     v16 m[QUADS][TERMS], zero = {0};
 
-    UNROLLED(q, count)
-    UNROLLED(t, TERMS)
+    HP_UNROLLED(q, count)
+    HP_UNROLLED(t, TERMS)
     m[q][t] = p > 0 ? *(const v16 *)(terms + (q * TERMS + t) * LANES) : zero;
     for (int r = 0; r < TAPS; r++) {
         const float *x = b->in[p * TAPS + r] + (size_t)at * TERMS * cin;
 
         for (int k = 0; k < cin; k += each, w += TERMS * LANES)
-            UNROLLED(t, TERMS)
+            HP_UNROLLED(t, TERMS)
             {
                 v16 weight = *(const v16 *)(w + t * LANES);
 
-                UNROLLED(q, count)
+                HP_UNROLLED(q, count)
                 m[q][t] += weight * spread(x + (q * TERMS + t) * cin + k, cout);
             }
     }
-    UNROLLED(q, count)
+    HP_UNROLLED(q, count)
     {
         if (p == b->depth - 1)
             finish(b, at + q, cout, m[q]);
         else
-            UNROLLED(t, TERMS) * (v16 *)(terms + (q * TERMS + t) * LANES) = m[q][t];
+            HP_UNROLLED(t, TERMS) * (v16 *)(terms + (q * TERMS + t) * LANES) = m[q][t];
     }
 }
 
-INLINED void whole_row(const row *b, int cin, int cout)
+HP_INLINED void whole_row(const row *b, int cin, int cout)
 {
     for (int p = 0; p < b->depth; p++) {
         int q = 0;
@@ -205,7 +194,7 @@ INLINED void whole_row(const row *b, int cin, int cout)
 }
 
 /* Six sums of each six neighbours, four voxels apart. */
-INLINED void transform(const float *restrict in, int n, int cin, float *restrict to)
+HP_INLINED void transform(const float *restrict in, int n, int cin, float *restrict to)
 {
     for (int q = 0; q < n; q++, in += OUT * cin, to += TERMS * cin)
         for (int k = 0; k < cin; k++) {
@@ -245,14 +234,13 @@ CODE(8, 8)
 CODE(16, 8)
 CODE(16, 16)
 CODE(32, 16)
-#pragma GCC pop_options
+HP_LANES_END
 
 static const code *code_of(const hp_conv_rows *c)
 {
     static const code *const CODES[] = {&code8_8, &code16_8, &code16_16, &code32_16};
 
-    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512vl") ||
-        !__builtin_cpu_supports("avx512dq"))
+    if (!hp_lanes_serve())
         return NULL;
     for (size_t i = 0; i < sizeof CODES / sizeof CODES[0]; i++)
         if (CODES[i]->cin == c->cin && CODES[i]->cout == c->cout)

@@ -140,20 +140,80 @@ static void test_bundle__other_mistakes_name_their_line(void **state)
     refuse("bundle.yaml", "line 20");
 }
 
+/* Puts `bytes` in KSF's place: the bundle's hash fits them, so it is they that are
+ * refused, under that name. */
+static void refuse_ksf(const void *bytes, size_t len, const char *why)
+{
+    char path[160], sha[HP_SHA256_HEX];
+    hp_error err = HP_ERROR_INIT;
+
+    tiny_path("other.safetensors", path, sizeof path);
+    assert_ok(hp_file_write(path, bytes, len, 0644, &err), &err);
+    assert_ok(hp_sha256_file(path, sha, &err), &err);
+    tiny_yaml("");
+    edit("ksf.safetensors", "other.safetensors");
+    edit(tiny_sha[3], sha);
+    refuse("other.safetensors", why);
+}
+
+static hp_buf ksf_bytes(void)
+{
+    char path[160];
+    hp_error err = HP_ERROR_INIT;
+    hp_buf b = HP_BUF_INIT;
+
+    tiny_path("ksf.safetensors", path, sizeof path);
+    assert_ok(hp_file_read(path, 1 << 24, &b, &err), &err);
+    return b;
+}
+
+/* Where the header ends and the data begin. */
+static size_t data_of(const hp_buf *b)
+{
+    return 8 + ((size_t)b->data[0] | (size_t)b->data[1] << 8 | (size_t)b->data[2] << 16);
+}
+
 static void test_bundle__half_a_file_is_refused(void **state)
 {
     static const char HALF[] =
         "\x20\0\0\0\0\0\0\0{\"a\":{\"dtype\":\"F32\",\"shape\":[9999999,99],";
-    char path[160], sha[HP_SHA256_HEX];
-    hp_error err = HP_ERROR_INIT;
+    hp_buf b = ksf_bytes();
 
     (void)state;
-    tiny_path("half.safetensors", path, sizeof path);
-    assert_ok(hp_file_write(path, HALF, sizeof HALF, 0644, &err), &err);
-    assert_ok(hp_sha256_file(path, sha, &err), &err);
-    edit("ksf.safetensors", "half.safetensors");
-    edit(tiny_sha[3], sha);
-    refuse("half.safetensors", "");
+    refuse_ksf(HALF, sizeof HALF, "header");
+    refuse_ksf("", 0, "not a safetensors file");
+    refuse_ksf(b.data, 7, "not a safetensors file");
+    refuse_ksf(b.data, data_of(&b) - 1, "not a safetensors file"); /* half a header */
+    refuse_ksf(b.data, b.len - 1, "tensor "); /* and a tensor without its last byte */
+    refuse_ksf(b.data, b.len - 1, ": bad data offsets");
+    hp_buf_done(&b);
+}
+
+static void test_bundle__a_header_of_2_to_the_60_bytes_is_refused(void **state)
+{
+    hp_buf b = ksf_bytes();
+
+    (void)state;
+    b.data[7] = 0x10;
+    refuse_ksf(b.data, b.len, "not a safetensors file");
+    memset(b.data, 0xff, 8);
+    refuse_ksf(b.data, b.len, "not a safetensors file");
+    hp_buf_done(&b);
+}
+
+static void test_bundle__weights_that_are_not_finite_name_their_tensor(void **state)
+{
+    static const uint32_t BAD[] = {0x7fc00000, 0x7f800000, 0xff800000};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
+        hp_buf b = ksf_bytes();
+
+        memcpy(b.data + b.len - 4, &BAD[i], 4); /* the last weight of the last tensor */
+        refuse_ksf(b.data, b.len, "tensor ");
+        refuse_ksf(b.data, b.len, ": not finite");
+        hp_buf_done(&b);
+    }
 }
 
 static void test_safetensors__bad_headers_are_refused(void **state)
@@ -161,6 +221,13 @@ static void test_safetensors__bad_headers_are_refused(void **state)
     static const char *const HEADER[] = {
         "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,15]}}",
         "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[4,20]}}",
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,1152921504606846976]"
+        "}}",
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[1152921504606846976,"
+        "1152921504606846992]}}",
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,1e60]}}",
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[1152921504606846976],\"data_offsets\":[0,"
+        "16]}}",
         "{\"a\":{\"dtype\":\"F32\",\"shape\":[-4],\"data_offsets\":[0,16]}}",
         "{\"a\":{\"dtype\":\"F32\",\"shape\":[268435456,268435456],\"data_offsets\":[0,"
         "16]}}",
@@ -186,6 +253,8 @@ static void test_safetensors__bad_headers_are_refused(void **state)
         hp_buf_put(&b, ZERO, 16);
         assert_ok(hp_file_write(path, b.data, b.len, 0644, &err), &err);
         assert_int_equal(hp_safetensors_load(path, 1 << 20, &s, &err), HP_E_CORRUPT);
+        if (strncmp(HEADER[i], "{\"a\":{", 6) == 0)
+            assert_non_null(strstr(err.msg, "tensor a: "));
         assert_null(s);
         hp_buf_done(&b);
     }
@@ -222,6 +291,10 @@ int main(void)
         cmocka_unit_test_setup(test_bundle__a_missing_file_is_named, fresh),
         cmocka_unit_test_setup(test_bundle__other_mistakes_name_their_line, fresh),
         cmocka_unit_test_setup(test_bundle__half_a_file_is_refused, fresh),
+        cmocka_unit_test_setup(test_bundle__a_header_of_2_to_the_60_bytes_is_refused,
+                               fresh),
+        cmocka_unit_test_setup(test_bundle__weights_that_are_not_finite_name_their_tensor,
+                               fresh),
         cmocka_unit_test(test_safetensors__bad_headers_are_refused),
         cmocka_unit_test(test_safetensors__halves_are_read_exactly),
     };

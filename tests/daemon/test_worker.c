@@ -1,5 +1,5 @@
 /* hepar-worker over its socketpair, as hepard drives it. The program's path is
- * the first argument. */
+ * the first argument; a module whose GPU fails in its first run is the second. */
 #include "tests/base/check.h"
 
 #include <fcntl.h>
@@ -18,8 +18,9 @@
 #include "daemon/child.h"
 #include "daemon/job_run.h"
 #include "tests/fixture/ct_world.h"
+#include "tests/inference/tiny_bundle.h"
 
-static const char *program;
+static const char *program, *broken_module;
 
 typedef struct worker {
     pid_t pid;
@@ -382,6 +383,35 @@ static void test_worker__dies_where_a_test_says_so(void **state)
     }
 }
 
+/* The job may be tried again, and by another process: this one ends by itself. */
+static void test_worker__a_device_error_is_told_and_ends_it(void **state)
+{
+    worker *w = *state;
+    json_t *msg;
+    int status;
+
+    assert_int_equal(tiny_setup(NULL), 0);
+    add(w, 2, "venous");
+    assert_true(ct_world_write_all(&w->list, w->dir));
+    setenv("HEPAR_CUDA_MODULE", broken_module, 1);
+    start(w, NULL);
+    unsetenv("HEPAR_CUDA_MODULE");
+    say(w, run_message(w, json_pack("{ss,ss}", "bundle", tiny_dir, "device", "auto")));
+    msg = hear_answer(w);
+    expect_text(msg, "outcome", "failed");
+    expect_text(msg, "reason_code", "E_DEVICE");
+    assert_non_null(
+        strstr(hp_json_str(msg, "reason", ""), "CUDA: an illegal memory access"));
+    assert_true(hp_json_bool(msg, "may_retry", false));
+    json_decref(msg);
+    assert_null(hear(w));
+    assert_int_equal(waitpid(w->pid, &status, 0), w->pid); /* our end is still open */
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    w->pid = 0;
+    close(w->fd);
+    assert_int_equal(tiny_teardown(NULL), 0);
+}
+
 static void test_worker__does_not_outlive_its_socket(void **state)
 {
     worker *w = *state;
@@ -487,15 +517,17 @@ int main(int argc, char **argv)
         CASE(test_worker__bad_options_are_named),
         CASE(test_worker__looks_at_what_has_come),
         CASE(test_worker__dies_where_a_test_says_so),
+        CASE(test_worker__a_device_error_is_told_and_ends_it),
         CASE(test_worker__does_not_outlive_its_socket),
         CASE(test_worker__a_message_that_is_no_json_ends_it),
         CASE(test_worker__checks_device_precision_and_bundle),
         cmocka_unit_test(test_digest__follows_what_can_change_a_result),
     };
 
-    if (argc < 2)
+    if (argc < 3)
         return 77;
     program = argv[1];
+    broken_module = argv[2];
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

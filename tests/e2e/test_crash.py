@@ -107,6 +107,17 @@ def worker_dies_once_then_reports(folder, use):
     need(os.path.exists(folder + "/died"), "the worker never died")
 
 
+def worker_ends_after_a_device_error_and_another_reports(folder, use):
+    pacs = use(world.Orthanc(folder + "/pacs")).start()
+    node = use(double_node(folder + "/node", [world.peer_of(pacs)]))
+    study, uid = small_study(folder + "/phantom")
+    node.start(env={"WORKER_DOUBLE": "device-error-once", "WORKER_DOUBLE_MARKER": folder + "/lost"})
+    settle(node, study, uid, pacs)
+    need(os.path.exists(folder + "/lost"), "the device never failed")
+    need(node.process.alive, "the daemon went too")
+    need("E_DEVICE" in node.ctl("events", uid).stdout, node.ctl("events", uid).stdout)
+
+
 def worker_dies_twice_then_the_job_is_set_aside(folder, use):
     pacs = use(world.Orthanc(folder + "/pacs")).start()
     node = use(double_node(folder + "/node", [world.peer_of(pacs)]))
@@ -138,5 +149,7 @@ def worker_that_hangs_is_killed_in_time(folder, use):
 if __name__ == "__main__":
     world.require_tools("storescu", "Orthanc")
     sys.dont_write_bytecode = True
-    world.main(worker_dies_once_then_reports, worker_dies_twice_then_the_job_is_set_aside,
+    world.main(worker_dies_once_then_reports,
+               worker_ends_after_a_device_error_and_another_reports,
+               worker_dies_twice_then_the_job_is_set_aside,
                worker_that_hangs_is_killed_in_time, dies_at_random_moments, dies_at_each_point)

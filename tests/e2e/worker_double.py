@@ -66,6 +66,14 @@ def answer(job):
         if not os.path.exists(marker):
             open(marker, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
+    if mode == "device-error-once":  # as hepar-worker: told, and then it ends
+        marker = os.environ["WORKER_DOUBLE_MARKER"]
+        if not os.path.exists(marker):
+            open(marker, "w").close()
+            return {"event": "done", "job": job["job"], "run": job["run"],
+                    "input_digest": "0" * 64, "outcome": "failed", "reason_code": "E_DEVICE",
+                    "reason": "liver: CUDA: an illegal memory access", "objects": [],
+                    "may_retry": True}
     if mode == "slow":
         time.sleep(5)
     if mode == "hang":
@@ -95,7 +103,11 @@ def main():
         if job.get("do") == "run":
             line.write(json.dumps({"event": "progress", "job": job["job"], "run": job["run"],
                                    "stage": "double", "fraction": 0.5}) + "\n")
-            line.write(json.dumps(answer(job)) + "\n")
+            said = answer(job)
+            line.write(json.dumps(said) + "\n")
+            if said.get("reason_code") == "E_DEVICE":
+                line.flush()
+                return
         elif job.get("do") == "look":
             if os.environ.get("WORKER_DOUBLE", "") == "slow-look":
                 time.sleep(5)

@@ -52,7 +52,23 @@ static hp_code fake_compile(hp_backend *b, const hp_graph *g, hp_exec **ret,
     (void)b;
     (void)g;
     (void)ret;
+#ifdef FAKE_BROKEN
+    *ret = (hp_exec *)words; /* nothing is in it: no run comes that far */
+    return HP_OK;
+#endif
     return refuse(reterr, HP_E_NO_MEMORY, "device memory");
+}
+
+/* A device that is lost to its process, as after a fault. */
+static hp_code fake_run(hp_exec *e, const float *const *in, float *const *out,
+                        hp_stage_fn *on_stage, void *payload, hp_error *reterr)
+{
+    (void)e;
+    (void)in;
+    (void)out;
+    (void)on_stage;
+    (void)payload;
+    return refuse(reterr, HP_E_DEVICE, "CUDA: an illegal memory access");
 }
 
 static void fake_release(hp_exec *e)
@@ -66,7 +82,8 @@ static const hp_backend_ops ops = {.name = "cuda",
                                    .close = fake_close,
                                    .describe = fake_describe,
                                    .compile = fake_compile,
-                                   .release = fake_release};
+                                   .release = fake_release,
+                                   .run = fake_run};
 
 #ifndef FAKE_NO_SYMBOL
 const hp_backend_module hp_backend_module_entry = {

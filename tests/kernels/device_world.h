@@ -40,6 +40,10 @@ extern const int device_exp_ulps;
 static const uint64_t DEVICE_SEEDS[] = {0, 1, 20261};
 enum { DEVICE_SEED_COUNT = 3 };
 
+/* What surrounds every buffer, and what results start as: no number in any of the three
+ * types, so that a value read from beyond the end shows in the result. */
+enum { DEVICE_RUBBISH = 0xff };
+
 static const hp_dtype DEVICE_TYPES[] = {HP_F32, HP_F16, HP_BF16};
 
 /* Half a unit in the last place, relative: what one rounding to storage costs. */
@@ -82,7 +86,7 @@ static inline device_buf device_bytes(size_t bytes)
     b.data = malloc(bytes + 2 * b.guard + 1);
     assert_non_null(b.p);
     assert_non_null(b.data);
-    memset(b.data, 0xa5, bytes + 2 * b.guard); /* results start as rubbish */
+    memset(b.data, DEVICE_RUBBISH, bytes + 2 * b.guard);
     b.p += b.guard;
     b.data += b.guard;
     device_up(&b);
@@ -104,8 +108,8 @@ static inline void device_done(device_buf *b)
 {
     device_down(b);
     for (size_t i = 0; i < b->guard; i++) {
-        assert_int_equal(*(b->data - 1 - i), 0xa5);
-        assert_int_equal(b->data[b->bytes + i], 0xa5);
+        assert_int_equal(*(b->data - 1 - i), DEVICE_RUBBISH);
+        assert_int_equal(b->data[b->bytes + i], DEVICE_RUBBISH);
     }
     device_free(b->p - b->guard);
     free(b->data - b->guard);

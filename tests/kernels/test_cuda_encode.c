@@ -183,7 +183,8 @@ static void test_cuda_encode__other_shapes_agree(void **state)
 
 static void test_cuda_encode__an_empty_mask_gives_zero(void **state)
 {
-    static const hp_encode CASES[] = {{1, 20, 64, 16}, {1, 0, 64, 16}, {1, 6, 9, 4}};
+    static const hp_encode CASES[] = {
+        {1, 20, 64, 16}, {1, 0, 64, 16}, {1, 6, 9, 4}, {2, 0, 9, 4}};
 
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
@@ -192,6 +193,25 @@ static void test_cuda_encode__an_empty_mask_gives_zero(void **state)
         compare(&w, true);
         texture_done(&w);
     }
+}
+
+static void test_cuda_encode__nothing_is_no_work(void **state)
+{
+    static const hp_encode CASES[] = {{0, 20, 64, 16}, {0, 6, 9, 4}};
+    static const int MASKS[][3] = {{0, 4, 4}, {2, 0, 4}, {2, 4, 0}};
+    hp_error err = HP_ERROR_INIT;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
+        assert_ok(hp_encode_cuda(&CASES[i], HP_F16, NULL, NULL, NULL, NULL, NULL, NULL,
+                                 NULL, &err),
+                  &err);
+    assert_ok(hp_l2_norm_cuda(NULL, 0, 36, NULL, &err), &err);
+    for (size_t i = 0; i < sizeof MASKS / sizeof *MASKS; i++)
+        assert_ok(hp_grid_mask_cuda(NULL, MASKS[i][0], MASKS[i][1], MASKS[i][2], 8, NULL,
+                                    NULL, &err),
+                  &err);
+    assert_int_equal(hp_grid_mask_cuda(NULL, 1, 4, 4, 0, NULL, NULL, &err), HP_E_INVALID);
 }
 
 static void test_cuda_encode__shapes_beyond_the_limits_are_refused(void **state)
@@ -301,6 +321,7 @@ int main(void)
         cmocka_unit_test(test_cuda_encode__many_windows_of_cells_agree),
         cmocka_unit_test(test_cuda_encode__other_shapes_agree),
         cmocka_unit_test(test_cuda_encode__an_empty_mask_gives_zero),
+        cmocka_unit_test(test_cuda_encode__nothing_is_no_work),
         cmocka_unit_test(test_cuda_encode__shapes_beyond_the_limits_are_refused),
         cmocka_unit_test(test_cuda_grid_mask__is_the_twins),
         cmocka_unit_test(test_cuda_mask_sums__are_the_twins),

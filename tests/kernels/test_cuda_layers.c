@@ -60,6 +60,25 @@ static void test_cuda_unfold__agrees_on_odd_sizes(void **state)
             compare_unfold(&CASES[i], DEVICE_TYPES[t]);
 }
 
+static void test_cuda_unfold__nothing_is_no_work(void **state)
+{
+    static const hp_unfold NOTHING[] = {
+        {0, {3, 5, 7}, 8, 8, {2, 3, 4}, {2, 2, 2}, true},
+        {1, {0, 5, 7}, 8, 8, {2, 3, 4}, {2, 2, 2}, true},
+        {1, {3, 5, 0}, 8, 8, {2, 3, 0}, {2, 2, 2}, true},
+        {1, {3, 5, 7}, 0, 0, {2, 3, 4}, {2, 2, 2}, true},
+    };
+    static const hp_unfold SMALL = {1, {3, 5, 7}, 8, 8, {2, 3, 3}, {2, 2, 2}, true};
+    hp_error err = HP_ERROR_INIT;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof NOTHING / sizeof *NOTHING; i++)
+        assert_ok(hp_unfold_cuda(&NOTHING[i], HP_F16, NULL, NULL, NULL, NULL, NULL, &err),
+                  &err);
+    assert_int_equal(hp_unfold_cuda(&SMALL, HP_F16, NULL, NULL, NULL, NULL, NULL, &err),
+                     HP_E_INVALID);
+}
+
 static void test_cuda_unfold__in_place_without_a_skip(void **state)
 {
     static const hp_unfold U = {1, {2, 3, 5}, 0, 8, {2, 3, 5}, {1, 1, 1}, true};
@@ -104,8 +123,9 @@ static void compare_maxpool(int planes, const int n[3], hp_dtype t)
 
 static void test_cuda_maxpool__agrees_on_odd_sizes(void **state)
 {
-    static const int CASES[][4] = {
-        {1, 7, 9, 8}, {3, 6, 5, 16}, {1, 1, 1, 3}, {2, 2, 13, 5}, {1, 0, 4, 8}};
+    static const int CASES[][4] = {{1, 7, 9, 8},  {3, 6, 5, 16}, {1, 1, 1, 3},
+                                   {2, 2, 13, 5}, {1, 0, 4, 8},  {0, 7, 9, 8},
+                                   {1, 7, 0, 8},  {1, 7, 9, 0}};
 
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
@@ -272,6 +292,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_unfold__agrees_on_odd_sizes),
+        cmocka_unit_test(test_cuda_unfold__nothing_is_no_work),
         cmocka_unit_test(test_cuda_unfold__in_place_without_a_skip),
         cmocka_unit_test(test_cuda_maxpool__agrees_on_odd_sizes),
         cmocka_unit_test(test_cuda_fc__agrees_with_sums_in_double),

@@ -21,8 +21,14 @@ def check(good, words):
 
 
 def script(*args, **env):
-    return subprocess.run([SCRIPT, *args], text=True, capture_output=True,
-                          env=dict(os.environ, **env))
+    """With a terminal that nobody types at: it must not wait for that."""
+    r, w = os.pipe()
+    try:
+        return subprocess.run([SCRIPT, *args], text=True, capture_output=True, stdin=r,
+                              env=dict(os.environ, **env))
+    finally:
+        os.close(r)
+        os.close(w)
 
 
 def program(folder, name, body):
@@ -48,6 +54,20 @@ def missing_things(tmp):
     done = script(*places, "--cudnn", tmp, "--python", "/bin/false", PATH=path)
     check(done.returncode == 2, f"with an old cuDNN: exit {done.returncode}")
     check("missing: cuDNN >= 9.15 (this is 9.10.2) (" in done.stderr, f"old cuDNN: {done.stderr}")
+
+    # PyTorch's is too old and the system has none, or none that is newer.
+    program(tmp, "torch-python", f"echo {tmp}")
+    done = script(*places, "--python", os.path.join(tmp, "torch-python"), PATH=path, CUDNN_ROOT="")
+    check("missing: cuDNN >= 9.15 (this is 9.10.2) (" in done.stderr or done.returncode != 2,
+          f"PyTorch's cuDNN: {done.stderr}")
+    os.remove(os.path.join(tmp, "include", "cudnn_version.h"))
+    done = script(*places, "--cudnn", tmp, "--python", "/bin/false", PATH=path)
+    check("missing: cuDNN >= 9.15 (PyPI" in done.stderr, f"without cuDNN: {done.stderr}")
+
+    # Headers of another oneDNN, or a library that lacks what it needs.
+    program(tmp, "cc", "echo no such library >&2; exit 1")
+    done = script(*places, "--cudnn", tmp, "--python", "/bin/false", PATH=path)
+    check("missing: oneDNN 2.x (" in done.stderr, f"without oneDNN: {done.stderr}")
 
     check(script("--what").returncode == 2, "an unknown option is no usage error")
 

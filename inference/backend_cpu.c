@@ -195,6 +195,7 @@ static bool for_image(const hp_exec *e, const hp_op *op, hp_conv_image *ret)
 
     *ret = (hp_conv_image){.in = {x->dim[0], x->dim[1], x->dim[2]},
                            .out = {y->dim[0], y->dim[1], y->dim[2]},
+                           .cin = x->dim[3],
                            .cout = y->dim[3],
                            .depth = op->k[0],
                            .k = op->k[1],
@@ -204,7 +205,7 @@ static bool for_image(const hp_exec *e, const hp_op *op, hp_conv_image *ret)
     for (int a = 0; a < 3; a++)
         if (op->dilation[a] != 1)
             return false;
-    return op->kind == HP_OP_CONV && x->dim[3] == 1 && op->in[1] < 0 &&
+    return op->kind == HP_OP_CONV && x->input >= 0 && op->in[1] < 0 &&
            op->k[2] == op->k[1] && op->stride[0] == 1 && op->stride[2] == op->stride[1] &&
            own_lanes() && hp_conv_image_serves(ret);
 }

@@ -1,6 +1,7 @@
-/* Convolution of one channel: a register holds a voxel's sums for all output channels,
+/* Convolution of few channels: a register holds a voxel's sums for all output channels,
  * and takes a tap's weights times one number of the image. A block of voxels shares
- * each load of weights.
+ * each load of weights. The numbers that a voxel takes from one image row, k voxels of
+ * cin channels, lie one behind the other.
  *
  * A thread walks down a band of output rows. The image rows that it needs lie in its
  * work memory with zeros around them, a ring of k for each plane.
@@ -18,25 +19,33 @@
 
 enum { BAND = 16, MAX_ROWS = 21, WIDE = 16, LANES = 16 };
 
-size_t hp_conv_image_packed(const hp_conv_image *c)
+/* How many numbers of one image row a voxel takes. */
+static int numbers(const hp_conv_image *c)
 {
-    return (size_t)c->depth * c->k * c->k * c->cout;
+    return c->k * c->cin;
 }
 
-/* (cout, taps) -> (taps, cout) */
+size_t hp_conv_image_packed(const hp_conv_image *c)
+{
+    return (size_t)c->depth * c->k * numbers(c) * c->cout;
+}
+
+/* (cout, cin, depth, k, k) -> (depth, k, k, cin, cout) */
 void hp_conv_image_pack(const hp_conv_image *c, const float *weight, float *packed)
 {
     int taps = c->depth * c->k * c->k;
 
     for (int o = 0; o < c->cout; o++)
-        for (int t = 0; t < taps; t++)
-            packed[(size_t)t * c->cout + o] = weight[(size_t)o * taps + t];
+        for (int i = 0; i < c->cin; i++)
+            for (int t = 0; t < taps; t++)
+                packed[((size_t)t * c->cin + i) * c->cout + o] =
+                    weight[((size_t)o * c->cin + i) * taps + t];
 }
 
 /* Of a padded row, in whole registers. */
 static size_t row_floats(const hp_conv_image *c)
 {
-    return ((size_t)c->in[2] + c->k + LANES - 1) / LANES * LANES;
+    return (((size_t)c->in[2] + c->k) * c->cin + LANES - 1) / LANES * LANES;
 }
 
 size_t hp_conv_image_work(const hp_conv_image *c, int threads)
@@ -57,9 +66,10 @@ typedef struct row {
 
 HP_LANES_BEGIN
 
-/* `count` voxels from `at` on; k, stride and count are constants where it is inlined. */
+/* `count` voxels from `at` on, of n numbers a row, `step` numbers apart: constants where
+ * it is inlined. */
 #define ROW_OF(vec, channels)                                                            \
-    HP_INLINED void vec##_block(const row *b, int at, int k, int stride, int count)      \
+    HP_INLINED void vec##_block(const row *b, int at, int n, int step, int count)        \
     {                                                                                    \
         const float *w = b->packed;                                                      \
         vec sum[WIDE], zero = {0};                                                       \
@@ -67,15 +77,15 @@ HP_LANES_BEGIN
         HP_UNROLLED(q, count)                                                            \
         sum[q] = b->bias != NULL ? (vec) * (const vec##u *)b->bias : zero;               \
         for (int r = 0; r < b->rows; r++) {                                              \
-            const float *x = b->in[r] + (size_t)at * stride;                             \
+            const float *x = b->in[r] + (size_t)at * step;                               \
                                                                                          \
             /* unrolled, GCC keeps numbers for the next tap and runs out of registers */ \
-            _Pragma("GCC unroll 1") for (int t = 0; t < k; t++, x++, w += channels)      \
+            _Pragma("GCC unroll 1") for (int t = 0; t < n; t++, x++, w += channels)      \
             {                                                                            \
                 vec weight = (vec) * (const vec##u *)w;                                  \
                                                                                          \
                 HP_UNROLLED(q, count)                                                    \
-                sum[q] += weight * (x[q * stride] - zero);                               \
+                sum[q] += weight * (x[q * step] - zero);                                 \
             }                                                                            \
         }                                                                                \
         HP_UNROLLED(q, count)                                                            \
@@ -89,45 +99,46 @@ HP_LANES_BEGIN
                 *(vec##u *)((float *)b->out + to) = (vec##u)y;                           \
         }                                                                                \
     }                                                                                    \
-    HP_INLINED void vec##_row(const row *b, int k, int stride)                           \
+    HP_INLINED void vec##_row(const row *b, int n, int step)                             \
     {                                                                                    \
         int x = 0;                                                                       \
                                                                                          \
         for (; x + WIDE <= b->n; x += WIDE)                                              \
-            vec##_block(b, x, k, stride, WIDE);                                          \
+            vec##_block(b, x, n, step, WIDE);                                            \
         for (; x + 4 <= b->n; x += 4)                                                    \
-            vec##_block(b, x, k, stride, 4);                                             \
+            vec##_block(b, x, n, step, 4);                                               \
         for (; x < b->n; x++)                                                            \
-            vec##_block(b, x, k, stride, 1);                                             \
+            vec##_block(b, x, n, step, 1);                                               \
     }
 ROW_OF(v8, 8)
 ROW_OF(v16, 16)
 
 typedef struct code {
-    int cout, k, stride;
+    int cin, cout, k, stride;
     void (*row)(const row *b);
 } code;
 
-#define CODE(vec, cout, k, stride)                                                       \
-    static void row##cout##_##k##_##stride(const row *b)                                 \
+#define CODE(name, vec, cin, cout, k, stride)                                            \
+    static void row_##name(const row *b)                                                 \
     {                                                                                    \
-        vec##_row(b, k, stride);                                                         \
+        vec##_row(b, k *cin, stride *cin);                                               \
     }                                                                                    \
-    static const code code##cout##_##k##_##stride = {cout, k, stride,                    \
-                                                     row##cout##_##k##_##stride};
-CODE(v8, 8, 3, 1)
-CODE(v16, 16, 3, 1)
-CODE(v16, 16, 7, 2)
+    static const code code_##name = {cin, cout, k, stride, row_##name};
+CODE(liver, v8, 1, 8, 3, 1)
+CODE(detector, v16, 1, 16, 7, 2)
+CODE(keyslice, v16, 9, 16, 3, 1)
+CODE(texture, v16, 4, 16, 7, 2)
 HP_LANES_END
 
 static const code *code_of(const hp_conv_image *c)
 {
-    static const code *const CODES[] = {&code8_3_1, &code16_3_1, &code16_7_2};
+    static const code *const CODES[] = {&code_liver, &code_detector, &code_keyslice,
+                                        &code_texture};
 
     if (!hp_lanes_serve())
         return NULL;
     for (size_t i = 0; i < sizeof CODES / sizeof CODES[0]; i++)
-        if (CODES[i]->cout == c->cout && CODES[i]->k == c->k &&
+        if (CODES[i]->cin == c->cin && CODES[i]->cout == c->cout && CODES[i]->k == c->k &&
             CODES[i]->stride == c->stride)
             return CODES[i];
     return NULL;
@@ -147,7 +158,8 @@ static float *place(const hp_conv_image *c, float *own, int plane, int y)
 /* One row of the image with zeros around it; zeros alone outside. */
 static void fetch(const hp_conv_image *c, const float *in, int z, int y, float *to)
 {
-    size_t before = (size_t)c->k / 2, n = (size_t)c->in[2], all = row_floats(c);
+    size_t before = (size_t)c->k / 2 * c->cin, n = (size_t)c->in[2] * c->cin;
+    size_t all = row_floats(c);
 
     if (z < 0 || z >= c->in[0] || y < 0 || y >= c->in[1]) {
         memset(to, 0, all * sizeof *to);

@@ -1,5 +1,5 @@
-/* Convolutions of the CPU that read an image of one channel, where a library's matrix
- * kernels have nothing to sum over: (1 or 3) x k x k, padding as the kernel asks for.
+/* Convolutions of the CPU that read an image, whose few channels give a library's
+ * matrix kernels little to sum over: (1 or 3) x k x k, padding as the kernel asks for.
  * The image, weights and sums are fp32; the order of a sum depends on the shape alone,
  * so results do not depend on the threads.
  */
@@ -15,7 +15,7 @@ extern "C" {
 
 typedef struct hp_conv_image {
     int in[3], out[3]; /* D, H, W; D of both the same */
-    int cout;          /* 8 or 16 */
+    int cin, cout;     /* 1, 4 or 9; 8 or 16 */
     int depth, k;      /* of the kernel: 1 or 3; 3 or 7 in plane */
     int stride;        /* in plane: 1 for k = 3, 2 for k = 7 */
     bool relu;
@@ -30,10 +30,11 @@ size_t hp_conv_image_packed(const hp_conv_image *c);
 size_t hp_conv_image_work(const hp_conv_image *c, int threads);
 
 void hp_conv_image_pack(const hp_conv_image *c,
-                        const float *weight /* (cout, depth, k, k) */, float *packed);
+                        const float *weight /* (cout, cin, depth, k, k) */,
+                        float *packed);
 
 /* out = relu?(conv(in) + bias). packed and work are aligned to 64 bytes. */
-void hp_conv_image_run(const hp_conv_image *c, const float *in /* (D, H, W) */,
+void hp_conv_image_run(const hp_conv_image *c, const float *in /* (D, H, W, cin) */,
                        const float *packed, const float *bias /* (cout), NULL: none */,
                        float *work, void *out /* (D, H, W, cout) */);
 

@@ -235,6 +235,57 @@ static void test_golden__bf16_stays_near_pytorch(void **state)
     }
 }
 
+enum { IMAGE_H = 9, IMAGE_W = 13, IMAGE_C = 9, MAPS = 16 };
+
+/* A key slice network's first layer alone, its weights and image no bf16 numbers. */
+static void first_layer(const char *precision, float *out)
+{
+    hp_backend_options opt = HP_BACKEND_OPTIONS_INIT;
+    hp_conv c = {2, MAPS, {1, 3, 3}, {1, 1, 1}, {1, 1, 1}, true, NULL, NULL};
+    static float image[IMAGE_H * IMAGE_W * IMAGE_C], weight[MAPS * IMAGE_C * 9];
+    hp_auto(hp_backend) *b = NULL;
+    hp_auto(hp_graph) *g = NULL;
+    hp_exec *e = NULL;
+    hp_error err = HP_ERROR_INIT;
+    const float *in[] = {image};
+
+    for (size_t i = 0; i < sizeof image / sizeof *image; i++)
+        image[i] = (float)(i * 7919 % 4001) / 1000 - 2;
+    for (size_t i = 0; i < sizeof weight / sizeof *weight; i++)
+        weight[i] = (float)(i * 7907 % 3001) / 1000 - 1;
+    opt.device = "cpu";
+    opt.precision = precision;
+    c.weight = weight;
+    assert_ok(hp_graph_new(&g, &err), &err);
+    hp_graph_output(
+        g,
+        hp_graph_conv(g, hp_graph_input(g, (int[4]){1, IMAGE_H, IMAGE_W, IMAGE_C}), &c,
+                      -1),
+        "maps");
+    assert_ok(hp_graph_plan(g, &err), &err);
+    assert_ok(hp_backend_open_with(&opt, &b, &err), &err);
+    assert_ok(b->ops->compile(b, g, &e, &err), &err);
+    assert_ok(b->ops->run(e, in, (float *const[]){out}, NULL, NULL, &err), &err);
+    b->ops->release(e);
+}
+
+static void test_golden__bf16_does_not_round_the_image(void **state)
+{
+    static float wide[MAPS * IMAGE_H * IMAGE_W], other[MAPS * IMAGE_H * IMAGE_W];
+    hp_backend_options opt = HP_BACKEND_OPTIONS_INIT;
+    hp_auto(hp_backend) *b = NULL;
+
+    (void)state;
+    opt.device = "cpu";
+    opt.precision = "bf16";
+    if (hp_backend_open_with(&opt, &b, NULL) != HP_OK)
+        skip();
+    first_layer("fp32", wide);
+    first_layer("bf16", other);
+    assert_true(wide[0] > 0);
+    assert_memory_equal(wide, other, sizeof wide);
+}
+
 static void test_golden__threads_do_not_change_a_bit_of_any_stage(void **state)
 {
     (void)state;
@@ -313,6 +364,7 @@ int main(void)
         AGREEMENT(unet3d),
         AGREEMENT(unet25d),
         cmocka_unit_test(test_golden__bf16_stays_near_pytorch),
+        cmocka_unit_test(test_golden__bf16_does_not_round_the_image),
         cmocka_unit_test(test_golden__threads_do_not_change_a_bit_of_any_stage),
         cmocka_unit_test(test_golden__bad_numbers_name_their_stage),
         cmocka_unit_test(test_golden__memory_is_shared_by_lifetime),

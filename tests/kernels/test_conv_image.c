@@ -42,8 +42,8 @@ static world set_up(hp_conv_image c, int threads)
 {
     world w = {.c = c};
 
-    w.in = numbers(voxels(c.in), 1);
-    w.weight = numbers(taps(&c) * c.cout, 2);
+    w.in = numbers(voxels(c.in) * c.cin, 1);
+    w.weight = numbers(taps(&c) * c.cin * c.cout, 2);
     w.bias = numbers(c.cout, 3);
     w.packed = numbers(hp_conv_image_packed(&c), 4);
     w.work = numbers(hp_conv_image_work(&c, threads), 5); /* what was there before */
@@ -74,15 +74,18 @@ static double plain(const world *w, const float *bias, int z, int y, int x, int 
         int zz = z + t / c->k / c->k - c->depth / 2,
             yy = y * c->stride + t / c->k % c->k - c->k / 2,
             xx = x * c->stride + t % c->k - c->k / 2;
-        double v;
+        size_t at = ((size_t)zz * c->in[1] + yy) * c->in[2] + xx;
 
         if (zz < 0 || zz >= c->in[0] || yy < 0 || yy >= c->in[1] || xx < 0 ||
             xx >= c->in[2])
             continue;
-        v = (double)w->in[((size_t)zz * c->in[1] + yy) * c->in[2] + xx] *
-            w->weight[o * taps(c) + t];
-        sum += v;
-        *ret_size += fabs(v);
+        for (int i = 0; i < c->cin; i++) {
+            double v = (double)w->in[at * c->cin + i] *
+                       w->weight[((size_t)o * c->cin + i) * taps(c) + t];
+
+            sum += v;
+            *ret_size += fabs(v);
+        }
     }
     return c->relu && sum < 0 ? 0 : sum;
 }
@@ -118,11 +121,13 @@ static void skip_without(const hp_conv_image *c)
 static void test_conv_image__is_the_plain_sum(void **state)
 {
     static const hp_conv_image CASES[] = {
-        {{1, 1, 1}, {1, 1, 1}, 8, 1, 3, 1, false, false},
-        {{3, 18, 37}, {3, 18, 37}, 8, 1, 3, 1, true, false},
-        {{2, 5, 23}, {2, 5, 23}, 16, 3, 3, 1, false, false},
-        {{4, 37, 43}, {4, 19, 22}, 16, 3, 7, 2, true, false},
-        {{2, 4, 3}, {2, 2, 2}, 16, 3, 7, 2, false, false},
+        {{1, 1, 1}, {1, 1, 1}, 1, 8, 1, 3, 1, false, false},
+        {{3, 18, 37}, {3, 18, 37}, 1, 8, 1, 3, 1, true, false},
+        {{2, 5, 23}, {2, 5, 23}, 9, 16, 3, 3, 1, false, false},
+        {{1, 33, 21}, {1, 33, 21}, 9, 16, 1, 3, 1, true, false},
+        {{4, 37, 43}, {4, 19, 22}, 1, 16, 3, 7, 2, true, false},
+        {{2, 4, 3}, {2, 2, 2}, 1, 16, 3, 7, 2, false, false},
+        {{1, 35, 41}, {1, 18, 21}, 4, 16, 1, 7, 2, true, false},
     };
 
     (void)state;
@@ -146,7 +151,7 @@ static void test_conv_image__is_the_plain_sum(void **state)
 
 static void test_conv_image__bf16_is_the_sum_rounded_once(void **state)
 {
-    hp_conv_image c = {{2, 20, 31}, {2, 10, 16}, 16, 3, 7, 2, true, false};
+    hp_conv_image c = {{2, 20, 31}, {2, 10, 16}, 1, 16, 3, 7, 2, true, false};
     size_t n = voxels(c.out) * c.cout;
     world wide, narrow;
 
@@ -165,7 +170,7 @@ static void test_conv_image__bf16_is_the_sum_rounded_once(void **state)
 
 static void test_conv_image__does_not_depend_on_the_threads(void **state)
 {
-    hp_conv_image c = {{3, 70, 50}, {3, 35, 25}, 16, 3, 7, 2, true, false};
+    hp_conv_image c = {{3, 70, 50}, {3, 35, 25}, 1, 16, 3, 7, 2, true, false};
     size_t bytes = voxels(c.out) * c.cout * sizeof(float);
     int before = omp_get_max_threads();
     world w;
@@ -189,7 +194,7 @@ static void test_conv_image__does_not_depend_on_the_threads(void **state)
 
 static void test_conv_image__lets_what_is_not_finite_through(void **state)
 {
-    hp_conv_image c = {{1, 3, 8}, {1, 3, 8}, 8, 1, 3, 1, true, true};
+    hp_conv_image c = {{1, 3, 8}, {1, 3, 8}, 1, 8, 1, 3, 1, true, true};
     bool seen = false;
     world w;
 
@@ -207,10 +212,11 @@ static void test_conv_image__lets_what_is_not_finite_through(void **state)
 static void test_conv_image__leaves_other_shapes_alone(void **state)
 {
     static const hp_conv_image CASES[] = {
-        {{1, 4, 8}, {1, 4, 8}, 12, 1, 3, 1, false, false},
-        {{1, 4, 8}, {1, 4, 8}, 8, 5, 3, 1, false, false},
-        {{1, 4, 8}, {1, 4, 8}, 8, 1, 5, 1, false, false},
-        {{1, 4, 8}, {1, 2, 4}, 8, 1, 3, 2, false, false}};
+        {{1, 4, 8}, {1, 4, 8}, 1, 12, 1, 3, 1, false, false},
+        {{1, 4, 8}, {1, 4, 8}, 2, 8, 1, 3, 1, false, false},
+        {{1, 4, 8}, {1, 4, 8}, 1, 8, 5, 3, 1, false, false},
+        {{1, 4, 8}, {1, 4, 8}, 1, 8, 1, 5, 1, false, false},
+        {{1, 4, 8}, {1, 2, 4}, 1, 8, 1, 3, 2, false, false}};
 
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++)

@@ -76,6 +76,7 @@ struct hp_exec {
     step *step;   /* one per operation; empty for what is not a convolution */
     bool *narrow; /* one per value: stored in bf16 */
     int item;     /* of the batch that runs now */
+    bool finite;  /* the last operation saw that all it made is; else nobody looked */
 };
 
 static hp_code translate(hp_error *reterr, dnnl_status_t s, const char *where)
@@ -667,12 +668,12 @@ static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const
     dnnl_status_t st;
 
     if (s->by == BY_ROWS)
-        hp_conv_rows_run(&s->rows, at(e, op->in[0], in), s->packed, op->bias,
-                         op->in[1] >= 0 ? at(e, op->in[1], in) : NULL, e->cpu->scratch,
-                         dst);
+        e->finite = hp_conv_rows_run(&s->rows, at(e, op->in[0], in), s->packed, op->bias,
+                                     op->in[1] >= 0 ? at(e, op->in[1], in) : NULL,
+                                     e->cpu->scratch, dst);
     else if (s->by == BY_IMAGE)
-        hp_conv_image_run(&s->image, at(e, op->in[0], in), s->packed, op->bias,
-                          e->cpu->scratch, dst);
+        e->finite = hp_conv_image_run(&s->image, at(e, op->in[0], in), s->packed,
+                                      op->bias, e->cpu->scratch, dst);
     if (s->by != BY_ONEDNN)
         return HP_OK;
     if (op->in[1] >= 0 && !op->in_place)
@@ -705,9 +706,10 @@ static void run_merge(const hp_graph *g, const hp_op *op, bool narrow,
         hp_merge_ref(&m, src[0], src[1], out);
 }
 
-static void run_unfold(const hp_graph *g, const hp_op *op, bool narrow,
-                       const void *const src[3], void *out)
+static void run_unfold(hp_exec *e, const hp_op *op, bool narrow, const void *const src[3],
+                       void *out)
 {
+    const hp_graph *g = e->g;
     const int *n = g->value[op->out].dim;
     int cs = g->value[op->in[0]].dim[3];
     hp_unfold u = {.batch = 1, .skip_c = cs, .up_c = n[3] - cs, .relu = op->relu};
@@ -715,16 +717,12 @@ static void run_unfold(const hp_graph *g, const hp_op *op, bool narrow,
     memcpy(u.n, n, sizeof u.n);
     memcpy(u.low, g->value[op->in[1]].dim, sizeof u.low);
     memcpy(u.stride, op->stride, sizeof u.stride);
-    if (own_lanes() && hp_unfold_rows_serves(&u)) {
-        if (narrow)
-            hp_unfold_rows_bf16(&u, src[0], src[1], op->bias, out);
-        else
-            hp_unfold_rows(&u, src[0], src[1], op->bias, out);
-    } else if (narrow) {
+    if (own_lanes() && hp_unfold_rows_serves(&u))
+        e->finite = hp_unfold_rows(&u, narrow, src[0], src[1], op->bias, out);
+    else if (narrow)
         hp_unfold_bf16(&u, src[0], src[1], op->bias, out);
-    } else {
+    else
         hp_unfold_ref(&u, src[0], src[1], op->bias, out);
-    }
 }
 
 static void run_maxpool(const hp_graph *g, const hp_op *op, bool narrow, const void *in,
@@ -764,6 +762,7 @@ static hp_code run_op(hp_exec *e, int i, const float *const *in, hp_error *reter
     const void *src[3] = {0};
     void *out = at(e, op->out, in);
 
+    e->finite = false;
     for (int k = 0; k < 3; k++)
         src[k] = op->in[k] >= 0 ? at(e, op->in[k], in) : NULL;
     switch (op->kind) {
@@ -773,7 +772,7 @@ static hp_code run_op(hp_exec *e, int i, const float *const *in, hp_error *reter
         run_merge(g, op, narrow, src, out);
         break;
     case HP_OP_UNFOLD:
-        run_unfold(g, op, narrow, src, out);
+        run_unfold(e, op, narrow, src, out);
         break;
     case HP_OP_MAXPOOL:
         run_maxpool(g, op, narrow, src[0], out);
@@ -851,7 +850,7 @@ static hp_code look_at_stages(hp_exec *e, int value, hp_stage_fn *on_stage, void
     for (int s = 0; s < g->stage_count && r == HP_OK; s++) {
         if (g->stage[s].value != value)
             continue;
-        if (!checked && !finite_value(e, value))
+        if (!checked && !e->finite && !finite_value(e, value))
             return hp_fail(reterr, HP_E_NUMERIC, "stage %s: a value is not finite",
                            g->stage[s].name);
         checked = true;

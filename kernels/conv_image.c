@@ -170,14 +170,16 @@ static void fetch(const hp_conv_image *c, const float *in, int z, int y, float *
     memset(to + before + n, 0, (all - before - n) * sizeof *to);
 }
 
-/* BAND rows of plane z from `first`; b's out is that of the volume. */
-static void run_band(const hp_conv_image *c, const code *code, const float *in, int z,
+/* BAND rows of plane z from `first`; b's out is that of the volume. Whether
+ * all of them are finite. */
+static bool run_band(const hp_conv_image *c, const code *code, const float *in, int z,
                      int first, float *own, row b)
 {
     int end = first + BAND < c->out[1] ? first + BAND : c->out[1];
     int next = first * c->stride - c->k / 2; /* the first row that is not there yet */
     size_t bytes = (size_t)c->out[2] * c->cout * (c->narrow ? 2 : sizeof(float));
     char *out = (char *)b.out + ((size_t)z * c->out[1] + first) * bytes;
+    bool finite = true;
 
     for (int y = first; y < end; y++, out += bytes) {
         int top = y * c->stride - c->k / 2;
@@ -189,10 +191,12 @@ static void run_band(const hp_conv_image *c, const code *code, const float *in, 
             b.in[r] = place(c, own, r / c->k, top + r % c->k);
         b.out = out;
         code->row(&b);
+        finite &= hp_lanes_finite(out, (size_t)c->out[2] * c->cout, c->narrow);
     }
+    return finite;
 }
 
-void hp_conv_image_run(const hp_conv_image *c, const float *in, const float *packed,
+bool hp_conv_image_run(const hp_conv_image *c, const float *in, const float *packed,
                        const float *bias, float *work, void *out)
 {
     const code *code = code_of(c);
@@ -204,11 +208,14 @@ void hp_conv_image_run(const hp_conv_image *c, const float *in, const float *pac
              .relu = c->relu,
              .narrow = c->narrow,
              .out = out};
+    int bad = 0;
 
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) reduction(| : bad)
     for (int z = 0; z < c->out[0]; z++)
         for (int y = 0; y < c->out[1]; y += BAND)
-            run_band(c, code, in, z, y, work + (size_t)omp_get_thread_num() * each, b);
+            bad |= !run_band(c, code, in, z, y,
+                             work + (size_t)omp_get_thread_num() * each, b);
+    return !bad;
 }
 
 #else
@@ -219,10 +226,11 @@ bool hp_conv_image_serves(const hp_conv_image *c)
     return false;
 }
 
-void hp_conv_image_run(const hp_conv_image *c, const float *in, const float *packed,
+bool hp_conv_image_run(const hp_conv_image *c, const float *in, const float *packed,
                        const float *bias, float *work, void *out)
 {
     (void)c, (void)in, (void)packed, (void)bias, (void)work, (void)out;
+    return false;
 }
 
 #endif

@@ -33,8 +33,9 @@ void hp_conv_image_pack(const hp_conv_image *c,
                         const float *weight /* (cout, cin, depth, k, k) */,
                         float *packed);
 
-/* out = relu?(conv(in) + bias). packed and work are aligned to 64 bytes. */
-void hp_conv_image_run(const hp_conv_image *c, const float *in /* (D, H, W, cin) */,
+/* out = relu?(conv(in) + bias). packed and work are aligned to 64 bytes. Returns
+ * whether all of out is finite. */
+bool hp_conv_image_run(const hp_conv_image *c, const float *in /* (D, H, W, cin) */,
                        const float *packed, const float *bias /* (cout), NULL: none */,
                        float *work, void *out /* (D, H, W, cout) */);
 

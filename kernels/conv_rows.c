@@ -280,13 +280,15 @@ static void fetch(const band *t, int z, int y, int plane)
     t->code->transform(t->padded, quads(t->c), to);
 }
 
-/* BAND rows of plane z from `first`; b's in, plus and out are those of the volume. */
-static void run_band(const band *t, int z, int first, const row *volume)
+/* BAND rows of plane z from `first`; b's in, plus and out are those of the volume.
+ * Whether all of them are finite. */
+static bool run_band(const band *t, int z, int first, const row *volume)
 {
     const hp_conv_rows *c = t->c;
     int end = first + BAND < c->n[1] ? first + BAND : c->n[1];
     size_t length = (size_t)c->n[2] * c->cout;
     row b = *volume;
+    bool finite = true;
 
     for (int y = first - 1; y <= end; y++) {
         size_t at = ((size_t)z * c->n[1] + y - 1) * length;
@@ -300,7 +302,9 @@ static void run_band(const band *t, int z, int first, const row *volume)
         b.plus = volume->plus != NULL ? volume->plus + at : NULL;
         b.out = volume->out + at;
         t->code->row(&b);
+        finite &= hp_lanes_finite(b.out, length, false);
     }
+    return finite;
 }
 
 bool hp_conv_rows_serves(const hp_conv_rows *c)
@@ -308,13 +312,14 @@ bool hp_conv_rows_serves(const hp_conv_rows *c)
     return (c->depth == 1 || c->depth == 3) && c->n[2] % OUT == 0 && code_of(c) != NULL;
 }
 
-void hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packed,
+bool hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packed,
                       const float *bias, const float *plus, float *work, float *out)
 {
     const code *code = code_of(c);
     size_t each = hp_conv_rows_work(c, 1);
+    int bad = 0;
 
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(static) reduction(| : bad)
     for (int z = 0; z < c->n[0]; z++)
         for (int y = 0; y < c->n[1]; y += BAND) {
             float *own = work + (size_t)omp_get_thread_num() * each;
@@ -332,8 +337,9 @@ void hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packe
                       .padded = own + terms_floats(c),
                       .rows = own + terms_floats(c) + padded_floats(c)};
 
-            run_band(&t, z, y, &b);
+            bad |= !run_band(&t, z, y, &b);
         }
+    return !bad;
 }
 
 #else
@@ -344,10 +350,11 @@ bool hp_conv_rows_serves(const hp_conv_rows *c)
     return false;
 }
 
-void hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packed,
+bool hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packed,
                       const float *bias, const float *plus, float *work, float *out)
 {
     (void)c, (void)in, (void)packed, (void)bias, (void)plus, (void)work, (void)out;
+    return false;
 }
 
 #endif

@@ -30,8 +30,9 @@ size_t hp_conv_rows_work(const hp_conv_rows *c, int threads);
 void hp_conv_rows_pack(const hp_conv_rows *c,
                        const float *weight /* (cout, cin, depth, 3, 3) */, float *packed);
 
-/* out = relu?(conv(in) + bias + plus). packed and work are aligned to 64 bytes. */
-void hp_conv_rows_run(const hp_conv_rows *c, const float *in /* (D, H, W, cin) */,
+/* out = relu?(conv(in) + bias + plus). packed and work are aligned to 64 bytes. Returns
+ * whether all of out is finite. */
+bool hp_conv_rows_run(const hp_conv_rows *c, const float *in /* (D, H, W, cin) */,
                       const float *packed, const float *bias /* (cout), NULL: none */,
                       const float *plus /* like out, may be out; NULL: none */,
                       float *work, float *out /* (D, H, W, cout) */);

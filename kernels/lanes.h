@@ -6,6 +6,7 @@
 #define HP_KERNELS_LANES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Clang knows no target for a part of a file. */
@@ -59,6 +60,28 @@ typedef float v16u __attribute__((vector_size(64), aligned(4), may_alias));
     }
 HP_LANES_OF(8, v8, h8, h8u, w8)
 HP_LANES_OF(16, v16, h16, h16u, w16)
+
+/* Whether all of a row is finite, asked while it lies in the first cache. */
+static inline bool hp_lanes_finite(const void *row, size_t n, bool narrow)
+{
+    typedef uint32_t wide_bits __attribute__((may_alias));
+    const uint16_t *h = row;
+    const wide_bits *w = row;
+    uint16_t most16 = 0;
+    uint32_t most32 = 0;
+
+    for (size_t i = 0; narrow && i < n; i++) {
+        uint16_t size = h[i] & 0x7fffu;
+
+        most16 = size > most16 ? size : most16;
+    }
+    for (size_t i = 0; !narrow && i < n; i++) {
+        uint32_t size = w[i] & 0x7fffffffu;
+
+        most32 = size > most32 ? size : most32;
+    }
+    return most16 < 0x7f80 && most32 < 0x7f800000;
+}
 
 HP_LANES_END
 #endif

@@ -67,34 +67,39 @@ bool hp_unfold_rows_serves(const hp_unfold *u)
     return u->skip_c % 8 == 0 && u->up_c % 8 == 0 && hp_lanes_serve();
 }
 
-#define VOLUME_OF(name, type, row_function)                                              \
-    void name(const hp_unfold *u, const type *skip, const type *low, const float *bias,  \
-              type *out)                                                                 \
-    {                                                                                    \
-        const int *n = u->n, *s = u->stride;                                             \
-        row r = {.n = n[2],                                                              \
-                 .stride = s[2],                                                         \
-                 .cell = s[0] * s[1] * s[2] * u->up_c,                                   \
-                 .skip_c = u->skip_c,                                                    \
-                 .up_c = u->up_c,                                                        \
-                 .relu = u->relu,                                                        \
-                 .bias = bias};                                                          \
-                                                                                         \
-        _Pragma("omp parallel for collapse(3) schedule(static)") for (                   \
-            int b = 0; b < u->batch; b++) for (int z = 0; z < n[0];                      \
-                                               z++) for (int y = 0; y < n[1]; y++)       \
-        {                                                                                \
-            size_t i = (((size_t)b * n[0] + z) * n[1] + y) * n[2];                       \
-            size_t cell = hp_low_cell(u->low, s, b, z, y, 0);                            \
-            int part = hp_low_part(s, z, y, 0);                                          \
-                                                                                         \
-            row_function(&r, skip + i * u->skip_c,                                       \
-                         low + cell * r.cell + (size_t)part * u->up_c,                   \
-                         out + i * (u->skip_c + u->up_c));                               \
-        }                                                                                \
-    }
-VOLUME_OF(hp_unfold_rows, float, row_fp32)
-VOLUME_OF(hp_unfold_rows_bf16, uint16_t, row_bf16)
+bool hp_unfold_rows(const hp_unfold *u, bool narrow, const void *skip, const void *low,
+                    const float *bias, void *out)
+{
+    const int *n = u->n, *s = u->stride;
+    row r = {.n = n[2],
+             .stride = s[2],
+             .cell = s[0] * s[1] * s[2] * u->up_c,
+             .skip_c = u->skip_c,
+             .up_c = u->up_c,
+             .relu = u->relu,
+             .bias = bias};
+    size_t out_c = (size_t)u->skip_c + u->up_c;
+    int bad = 0;
+
+#pragma omp parallel for collapse(3) schedule(static) reduction(| : bad)
+    for (int b = 0; b < u->batch; b++)
+        for (int z = 0; z < n[0]; z++)
+            for (int y = 0; y < n[1]; y++) {
+                size_t i = (((size_t)b * n[0] + z) * n[1] + y) * n[2];
+                size_t at = hp_low_cell(u->low, s, b, z, y, 0) * r.cell +
+                            (size_t)hp_low_part(s, z, y, 0) * u->up_c;
+
+                if (narrow)
+                    row_bf16(&r, (const uint16_t *)skip + i * u->skip_c,
+                             (const uint16_t *)low + at, (uint16_t *)out + i * out_c);
+                else
+                    row_fp32(&r, (const float *)skip + i * u->skip_c,
+                             (const float *)low + at, (float *)out + i * out_c);
+                bad |= !hp_lanes_finite((const char *)out + i * out_c * (narrow ? 2 : 4),
+                                        n[2] * out_c, narrow);
+            }
+    return !bad;
+}
 
 #else
 
@@ -104,16 +109,11 @@ bool hp_unfold_rows_serves(const hp_unfold *u)
     return false;
 }
 
-void hp_unfold_rows(const hp_unfold *u, const float *skip, const float *low,
-                    const float *bias, float *out)
+bool hp_unfold_rows(const hp_unfold *u, bool narrow, const void *skip, const void *low,
+                    const float *bias, void *out)
 {
-    hp_unfold_ref(u, skip, low, bias, out);
-}
-
-void hp_unfold_rows_bf16(const hp_unfold *u, const uint16_t *skip, const uint16_t *low,
-                         const float *bias, uint16_t *out)
-{
-    (void)u, (void)skip, (void)low, (void)bias, (void)out;
+    (void)u, (void)narrow, (void)skip, (void)low, (void)bias, (void)out;
+    return false;
 }
 
 #endif

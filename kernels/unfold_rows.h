@@ -5,7 +5,6 @@
 #define HP_KERNELS_UNFOLD_ROWS_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 #include "kernels/unfold.h"
 
@@ -16,10 +15,10 @@ extern "C" {
 /* Whether the channels are in eights, and this CPU can run it. */
 bool hp_unfold_rows_serves(const hp_unfold *u);
 
-void hp_unfold_rows(const hp_unfold *u, const float *skip, const float *low,
-                    const float *bias, float *out);
-void hp_unfold_rows_bf16(const hp_unfold *u, const uint16_t *skip, const uint16_t *low,
-                         const float *bias, uint16_t *out);
+/* skip, low and out as there, in floats or in bf16 (narrow). Returns whether all of out
+ * is finite. */
+bool hp_unfold_rows(const hp_unfold *u, bool narrow, const void *skip, const void *low,
+                    const float *bias, void *out);
 
 #ifdef __cplusplus
 }

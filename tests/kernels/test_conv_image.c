@@ -140,9 +140,9 @@ static void test_conv_image__is_the_plain_sum(void **state)
         c.narrow = i % 2 != 0;
         w = set_up(c, omp_get_max_threads());
         guard = w.out[voxels(c.out) * c.cout];
-        hp_conv_image_run(&c, w.in, w.packed, w.bias, w.work, w.out);
+        assert_true(hp_conv_image_run(&c, w.in, w.packed, w.bias, w.work, w.out));
         assert_plain(&w, w.bias);
-        hp_conv_image_run(&c, w.in, w.packed, NULL, w.work, w.out);
+        assert_true(hp_conv_image_run(&c, w.in, w.packed, NULL, w.work, w.out));
         assert_plain(&w, NULL);
         assert_true(guard == w.out[voxels(c.out) * c.cout]);
         tear_down(&w);
@@ -192,7 +192,7 @@ static void test_conv_image__does_not_depend_on_the_threads(void **state)
     tear_down(&w);
 }
 
-static void test_conv_image__lets_what_is_not_finite_through(void **state)
+static void test_conv_image__lets_through_and_tells_of_what_is_not_finite(void **state)
 {
     hp_conv_image c = {{1, 3, 8}, {1, 3, 8}, 1, 8, 1, 3, 1, true, true};
     bool seen = false;
@@ -202,7 +202,7 @@ static void test_conv_image__lets_what_is_not_finite_through(void **state)
     skip_without(&c);
     w = set_up(c, omp_get_max_threads());
     w.in[13] = NAN;
-    hp_conv_image_run(&c, w.in, w.packed, w.bias, w.work, w.out);
+    assert_false(hp_conv_image_run(&c, w.in, w.packed, w.bias, w.work, w.out));
     for (size_t i = 0; i < voxels(c.out) * c.cout; i++)
         seen |= isnan(hp_bf16_float(((const uint16_t *)w.out)[i]));
     assert_true(seen);
@@ -229,7 +229,7 @@ int main(void)
         cmocka_unit_test(test_conv_image__is_the_plain_sum),
         cmocka_unit_test(test_conv_image__bf16_is_the_sum_rounded_once),
         cmocka_unit_test(test_conv_image__does_not_depend_on_the_threads),
-        cmocka_unit_test(test_conv_image__lets_what_is_not_finite_through),
+        cmocka_unit_test(test_conv_image__lets_through_and_tells_of_what_is_not_finite),
         cmocka_unit_test(test_conv_image__leaves_other_shapes_alone),
     };
 

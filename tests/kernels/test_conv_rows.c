@@ -121,9 +121,10 @@ static void test_conv_rows__is_the_plain_sum(void **state)
         world w = set_up(CASES[i], omp_get_max_threads());
         float guard = w.out[voxels(&w.c) * w.c.cout];
 
-        hp_conv_rows_run(&w.c, w.in, w.packed, w.bias, NULL, w.work, w.out);
+        assert_true(hp_conv_rows_run(&w.c, w.in, w.packed, w.bias, NULL, w.work, w.out));
         assert_plain(&w, NULL);
-        hp_conv_rows_run(&w.c, w.in, w.packed, w.bias, w.plus, w.work, w.out);
+        assert_true(
+            hp_conv_rows_run(&w.c, w.in, w.packed, w.bias, w.plus, w.work, w.out));
         assert_plain(&w, w.plus);
         assert_true(guard == w.out[voxels(&w.c) * w.c.cout]);
         tear_down(&w);
@@ -154,7 +155,7 @@ static void test_conv_rows__does_not_depend_on_the_threads(void **state)
     tear_down(&w);
 }
 
-static void test_conv_rows__lets_what_is_not_finite_through(void **state)
+static void test_conv_rows__lets_through_and_tells_of_what_is_not_finite(void **state)
 {
     hp_conv_rows c = {{1, 3, 8}, 8, 8, 1, true};
     bool seen = false;
@@ -164,7 +165,7 @@ static void test_conv_rows__lets_what_is_not_finite_through(void **state)
     skip_without(&c);
     w = set_up(c, omp_get_max_threads());
     w.in[13 * c.cin] = NAN;
-    hp_conv_rows_run(&c, w.in, w.packed, w.bias, NULL, w.work, w.out);
+    assert_false(hp_conv_rows_run(&c, w.in, w.packed, w.bias, NULL, w.work, w.out));
     for (size_t i = 0; i < voxels(&c) * c.cout; i++)
         seen |= isnan(w.out[i]);
     assert_true(seen);
@@ -188,7 +189,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_conv_rows__is_the_plain_sum),
         cmocka_unit_test(test_conv_rows__does_not_depend_on_the_threads),
-        cmocka_unit_test(test_conv_rows__lets_what_is_not_finite_through),
+        cmocka_unit_test(test_conv_rows__lets_through_and_tells_of_what_is_not_finite),
         cmocka_unit_test(test_conv_rows__leaves_other_shapes_alone),
     };
 

@@ -46,7 +46,8 @@ static uint16_t *narrowed(const float *v, size_t n)
     return h;
 }
 
-static world set_up(const hp_unfold *u)
+/* One number of low is `odd`. */
+static world set_up(const hp_unfold *u, float odd)
 {
     size_t all = (size_t)u->batch * u->n[0] * u->n[1] * u->n[2];
     size_t low = (size_t)u->batch * u->low[0] * u->low[1] * u->low[2] * u->stride[0] *
@@ -58,7 +59,7 @@ static world set_up(const hp_unfold *u)
     w.skip = numbers(w.skip_n, 1);
     w.low = numbers(w.low_n, 2);
     w.bias = numbers(u->up_c, 3);
-    w.low[w.low_n / 2] = NAN;
+    w.low[w.low_n / 2] = odd;
     w.skip16 = narrowed(w.skip, w.skip_n);
     w.low16 = narrowed(w.low, w.low_n);
     w.twin = numbers(w.out_n, 4);
@@ -82,24 +83,45 @@ static void tear_down(world *w)
     free(w->out16);
 }
 
+static void skip_without(const hp_unfold *u)
+{
+    if (!hp_unfold_rows_serves(u)) {
+        print_message("this CPU has no AVX-512\n");
+        skip();
+    }
+}
+
 static void test_unfold_rows__is_the_twin(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
         world w;
 
-        if (!hp_unfold_rows_serves(&CASES[i])) {
-            print_message("this CPU has no AVX-512\n");
-            skip();
-        }
-        w = set_up(&CASES[i]);
-        hp_unfold_rows(&CASES[i], w.skip, w.low, w.bias, w.out);
+        skip_without(&CASES[i]);
+        w = set_up(&CASES[i], 1);
+        assert_true(hp_unfold_rows(&CASES[i], false, w.skip, w.low, w.bias, w.out));
         assert_memory_equal(w.out, w.twin, w.out_n * sizeof *w.out);
         assert_true(w.out[w.out_n] == 0);
-        hp_unfold_rows_bf16(&CASES[i], w.skip16, w.low16, w.bias, w.out16);
+        assert_true(hp_unfold_rows(&CASES[i], true, w.skip16, w.low16, w.bias, w.out16));
         for (size_t k = 0; k < w.out_n; k++)
             assert_int_equal(w.out16[k], hp_bf16_of(w.twin[k]));
         assert_int_equal(w.out16[w.out_n], 0);
+        tear_down(&w);
+    }
+}
+
+static void test_unfold_rows__tells_of_what_is_not_finite(void **state)
+{
+    static const float ODD[] = {NAN, INFINITY};
+
+    (void)state;
+    skip_without(&CASES[0]);
+    for (int i = 0; i < 2; i++) {
+        world w = set_up(&CASES[0], ODD[i]);
+
+        assert_false(hp_unfold_rows(&CASES[0], false, w.skip, w.low, w.bias, w.out));
+        assert_memory_equal(w.out, w.twin, w.out_n * sizeof *w.out);
+        assert_false(hp_unfold_rows(&CASES[0], true, w.skip16, w.low16, w.bias, w.out16));
         tear_down(&w);
     }
 }
@@ -120,6 +142,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_unfold_rows__is_the_twin),
+        cmocka_unit_test(test_unfold_rows__tells_of_what_is_not_finite),
         cmocka_unit_test(test_unfold_rows__leaves_other_channels_alone),
     };
 

@@ -1,5 +1,5 @@
 """The rooms that compute configure alone (-Dcompute_only=true), where of all pkg-config
-packages only theirs exist.
+packages only theirs exist; a cuDNN that is asked for and too old is refused there.
 
 Arguments: meson.
 """
@@ -25,6 +25,19 @@ def hide_other_packages(folder):
         os.symlink(os.path.join(where, name + ".pc"), os.path.join(folder, name + ".pc"))
 
 
+def refuses_an_old_cudnn(folder):
+    root = os.path.join(folder, "cudnn")
+    for name, text in (("include/cudnn.h", "#define CUDNN_VERSION 91002\n"), ("lib/libcudnn.so.9", "")):
+        os.makedirs(os.path.dirname(os.path.join(root, name)))
+        with open(os.path.join(root, name), "w", encoding="utf-8") as f:
+            f.write(text)
+    done = subprocess.run([sys.argv[1], "setup", os.path.join(folder, "old"), house.ROOT,
+                           "-Dcompute_only=true", "-Dcudnn_root=" + root], text=True, capture_output=True)
+    if done.returncode == 0 or f"cuDNN 9.15 or newer is needed, in {root}" not in done.stdout:
+        return [f"an old cuDNN: exit {done.returncode}: {done.stdout[-600:]}"]
+    return []
+
+
 def main():
     faults = []
     with tempfile.TemporaryDirectory(prefix="hepar-compute-") as folder:
@@ -42,6 +55,7 @@ def main():
         with open(os.path.join(build, "meson-info", "intro-targets.json"), encoding="utf-8") as f:
             rooms = {os.path.relpath(os.path.dirname(t["defined_in"]), house.ROOT)
                      for t in json.load(f)}
+        faults += refuses_an_old_cudnn(folder)
     faults += [f"it asks for {name}" for name in sorted(asked - PACKAGES - {"threads", "openmp", "dl"})]
     faults += [f"it builds {room}" for room in sorted(rooms - set(ROOMS))]
     faults += [f"it does not build {room}" for room in sorted(set(ROOMS) - rooms)]

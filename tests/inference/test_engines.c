@@ -236,6 +236,31 @@ static void test_engines__that_do_not_exist_are_refused(void **state)
                      HP_E_STATE);
 }
 
+/* Turing multiplies no bf16: the layer is named. A GPU that cuDNN has left behind is
+ * refused when it is opened. */
+static void test_engines__that_nobody_has_name_the_layer(void **state)
+{
+    static const described_gpu TURING = {"SM 7.5", 750, 40, 64, 1024, 6, 256};
+    static const described_gpu KEPLER = {"SM 3.5", 350, 15, 48, 2048, 1, 384};
+    hp_auto(hp_cudnn) *c = open_gpu(&TURING);
+    hp_cudnn *none = NULL;
+    hp_auto(hp_cudnn_conv) *v = NULL;
+    hp_error err = HP_ERROR_INIT;
+    hp_layer l = layers[0];
+    char key[HP_LAYER_KEY], json[2000];
+    int n = 0;
+
+    (void)state;
+    l.type = HP_BF16;
+    assert_ok(hp_cudnn_conv_new(c, &l, &v, &err), &err);
+    assert_int_equal(hp_cudnn_conv_ask(v, 1, &n, &err), HP_E_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, hp_layer_key(&l, key)));
+    assert_non_null(strstr(err.msg, ": no precompiled engine"));
+    described_gpu_json(&KEPLER, json, sizeof json);
+    assert_int_equal(hp_cudnn_open_described(json, &none, &err), HP_E_UNSUPPORTED);
+    assert_null(none);
+}
+
 static void test_engines__of_a_cudnn_that_computes_wrong_are_refused(void **state)
 {
     hp_error err = HP_ERROR_INIT;
@@ -275,6 +300,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_engines__for_every_layer_in_bf16),
         cmocka_unit_test(test_engines__can_be_taken_again),
         cmocka_unit_test(test_engines__that_do_not_exist_are_refused),
+        cmocka_unit_test(test_engines__that_nobody_has_name_the_layer),
         cmocka_unit_test(test_engines__of_a_cudnn_that_computes_wrong_are_refused),
         cmocka_unit_test(test_engines__of_a_device_without_sense_are_refused),
     };

@@ -317,6 +317,28 @@ static void test_pipeline__batches_change_nothing(void **state)
     assert_memory_equal(&s[1], &s[0], sizeof s[0]); /* what only fills is not shown */
 }
 
+/* A GPU without an inch of room: the CPU computes all of it, and the findings say so. */
+static void test_pipeline__a_full_device_is_told_in_the_findings(void **state)
+{
+    hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_pipeline) *p = NULL;
+    hp_findings f[2];
+
+    (void)state;
+    opt.evaluate = true;
+    opt.threads = 1;
+    assert_ok(run(opt, ALL, &f[0], &err), &err);
+    assert_null(strstr(f[0].device, "in part"));
+    setenv("HEPAR_CUDA_MODULE", getenv("HEPAR_TEST_FULL"), 1);
+    assert_ok(hp_pipeline_open(tiny_dir, &opt, &p, &err), &err); /* auto */
+    unsetenv("HEPAR_CUDA_MODULE");
+    assert_ok(run_in(p, ALL, &f[1], &err), &err);
+    assert_same_findings(&f[1], &f[0]);
+    assert_non_null(
+        strstr(f[1].device, "cuda: a fake, fp16; batches of 1; in part cpu: oneDNN"));
+}
+
 static void test_pipeline__a_number_that_is_none_names_its_stage(void **state)
 {
     hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
@@ -386,7 +408,9 @@ static void test_pipeline__an_unknown_device_is_refused(void **state)
 
     (void)state;
     opt.device = "cuda";
+    setenv("HEPAR_CUDA_MODULE", "/nonexistent.so", 1); /* also where there is a GPU */
     assert_int_equal(hp_pipeline_open(tiny_dir, &opt, &p, &err), HP_E_UNSUPPORTED);
+    unsetenv("HEPAR_CUDA_MODULE");
     opt.device = "abacus";
     assert_int_equal(hp_pipeline_open(tiny_dir, &opt, &p, &err), HP_E_INVALID);
     assert_null(p);
@@ -406,6 +430,7 @@ int main(void)
         cmocka_unit_test(test_pipeline__threads_change_nothing),
         cmocka_unit_test(test_pipeline__every_stage_can_be_seen),
         cmocka_unit_test(test_pipeline__batches_change_nothing),
+        cmocka_unit_test(test_pipeline__a_full_device_is_told_in_the_findings),
         cmocka_unit_test(test_pipeline__a_number_that_is_none_names_its_stage),
         cmocka_unit_test(test_pipeline__an_unknown_device_is_refused),
         cmocka_unit_test(test_vote__ties_go_to_the_higher_mean_among_the_tied),

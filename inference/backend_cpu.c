@@ -1,6 +1,6 @@
-/* The CPU back end: convolutions by oneDNN, those of one and of few channels and the
- * rest by kernels/. Every oneDNN call of the house stands in this file, because the C API
- * of libdnnl 2 (operation descriptors) and 3 differ.
+/* The CPU back end: convolutions by oneDNN, those of one and of few channels, large
+ * ones of many and the rest by kernels/. Every oneDNN call of the house stands in this
+ * file, because the C API of libdnnl 2 (operation descriptors) and 3 differ.
  *
  * DESIGN: activations are plain NHWC / NDHWC, the layout in which oneDNN's
  * brgemm kernels reach the FMA peak without blocked activations. Weights are
@@ -25,6 +25,7 @@
 #include "kernels/bf16.h"
 #include "kernels/conv_image.h"
 #include "kernels/conv_rows.h"
+#include "kernels/conv_wide.h"
 #include "kernels/encode.h"
 #include "kernels/fc.h"
 #include "kernels/maxpool.h"
@@ -40,6 +41,9 @@ typedef struct packed {
     float *floats;
     struct packed *next;
 } packed;
+
+/* Below, reading twice the weights would cost what fewer products spare. */
+enum { WIDE_VOXELS = 1024 };
 
 typedef struct cpu {
     hp_backend base;
@@ -61,8 +65,9 @@ typedef struct cpu {
 
 /* One convolution, ready to run: ours, or a primitive. */
 typedef struct step {
-    enum { BY_ONEDNN, BY_ROWS, BY_IMAGE } by;
+    enum { BY_ONEDNN, BY_ROWS, BY_WIDE, BY_IMAGE } by;
     hp_conv_rows rows;
+    hp_conv_wide wide;
     hp_conv_image image;
     const float *packed; /* ours: borrowed */
     dnnl_primitive_t primitive;
@@ -448,6 +453,16 @@ static hp_code memories(cpu *c, const hp_op *op, step *s, dnnl_primitive_desc_t 
     return r;
 }
 
+/* 3 x 3 in plane, stride 1, in floats. */
+static bool is_plain(const hp_exec *e, const hp_op *op)
+{
+    for (int a = 0; a < 3; a++)
+        if (op->stride[a] != 1 || op->dilation[a] != 1)
+            return false;
+    return op->k[1] == 3 && op->k[2] == 3 && !e->narrow[op->in[0]] &&
+           !e->narrow[op->out] && own_lanes();
+}
+
 /* Whether kernels/conv_rows computes this. */
 static bool for_rows(const hp_exec *e, const hp_op *op, hp_conv_rows *ret)
 {
@@ -458,17 +473,29 @@ static bool for_rows(const hp_exec *e, const hp_op *op, hp_conv_rows *ret)
                           .cout = y->dim[3],
                           .depth = op->k[0],
                           .relu = op->relu};
-    for (int a = 0; a < 3; a++)
-        if (op->stride[a] != 1 || op->dilation[a] != 1)
-            return false;
-    return op->k[1] == 3 && op->k[2] == 3 && !e->narrow[op->in[0]] &&
-           !e->narrow[op->out] && own_lanes() && hp_conv_rows_serves(ret);
+    return is_plain(e, op) && hp_conv_rows_serves(ret);
+}
+
+/* Whether kernels/conv_wide does, to a gain. */
+static bool for_wide(const hp_exec *e, const hp_op *op, hp_conv_wide *ret)
+{
+    const hp_value *x = &e->g->value[op->in[0]], *y = &e->g->value[op->out];
+
+    *ret = (hp_conv_wide){.n = {y->dim[0], y->dim[1], y->dim[2]},
+                          .cin = x->dim[3],
+                          .cout = y->dim[3],
+                          .depth = op->k[0],
+                          .relu = op->relu};
+    return is_plain(e, op) && y->dim[0] * y->dim[1] * y->dim[2] >= WIDE_VOXELS &&
+           hp_conv_wide_serves(ret);
 }
 
 static void pack_own(const step *s, const float *weight, float *packed)
 {
     if (s->by == BY_ROWS)
         hp_conv_rows_pack(&s->rows, weight, packed);
+    else if (s->by == BY_WIDE)
+        hp_conv_wide_pack(&s->wide, weight, packed);
     else
         hp_conv_image_pack(&s->image, weight, packed);
 }
@@ -504,13 +531,20 @@ static hp_code weights_own(cpu *c, const hp_op *op, step *s, size_t floats,
 
 static hp_code compile_own(cpu *c, const hp_op *op, step *s, hp_error *reterr)
 {
-    bool rows = s->by == BY_ROWS;
-    size_t work = rows ? hp_conv_rows_work(&s->rows, c->threads)
-                       : hp_conv_image_work(&s->image, c->threads);
-    size_t weights =
-        rows ? hp_conv_rows_packed(&s->rows) : hp_conv_image_packed(&s->image);
-    hp_code r = weights_own(c, op, s, weights, reterr);
+    size_t work, weights;
+    hp_code r;
 
+    if (s->by == BY_ROWS) {
+        work = hp_conv_rows_work(&s->rows, c->threads);
+        weights = hp_conv_rows_packed(&s->rows);
+    } else if (s->by == BY_WIDE) {
+        work = hp_conv_wide_work(&s->wide, c->threads);
+        weights = hp_conv_wide_packed(&s->wide);
+    } else {
+        work = hp_conv_image_work(&s->image, c->threads);
+        weights = hp_conv_image_packed(&s->image);
+    }
+    r = weights_own(c, op, s, weights, reterr);
     return r == HP_OK
                ? ensure(&c->scratch, &c->scratch_bytes, work * sizeof(float), reterr)
                : r;
@@ -528,6 +562,8 @@ static hp_code compile_conv(const hp_exec *e, const hp_op *op, step *s, hp_error
 
     if (for_rows(e, op, &s->rows))
         s->by = BY_ROWS;
+    else if (for_wide(e, op, &s->wide))
+        s->by = BY_WIDE;
     else if (!e->narrow[op->in[0]] && for_image(e, op, &s->image))
         s->by = BY_IMAGE;
     if (s->by != BY_ONEDNN)
@@ -656,6 +692,20 @@ static hp_code narrow_inputs(hp_exec *e, const float *const *in, hp_error *reter
     return HP_OK;
 }
 
+static void run_own(hp_exec *e, const hp_op *op, const step *s, const float *const *in)
+{
+    const float *x = at(e, op->in[0], in);
+    const float *plus = op->in[1] >= 0 ? at(e, op->in[1], in) : NULL;
+    void *work = e->cpu->scratch, *y = at(e, op->out, in);
+
+    if (s->by == BY_ROWS)
+        e->finite = hp_conv_rows_run(&s->rows, x, s->packed, op->bias, plus, work, y);
+    else if (s->by == BY_WIDE)
+        e->finite = hp_conv_wide_run(&s->wide, x, s->packed, op->bias, plus, work, y);
+    else
+        e->finite = hp_conv_image_run(&s->image, x, s->packed, op->bias, work, y);
+}
+
 static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const *in,
                         hp_error *reterr)
 {
@@ -667,15 +717,10 @@ static hp_code run_conv(hp_exec *e, const hp_op *op, step *s, const float *const
     void *dst = at(e, op->out, in);
     dnnl_status_t st;
 
-    if (s->by == BY_ROWS)
-        e->finite = hp_conv_rows_run(&s->rows, at(e, op->in[0], in), s->packed, op->bias,
-                                     op->in[1] >= 0 ? at(e, op->in[1], in) : NULL,
-                                     e->cpu->scratch, dst);
-    else if (s->by == BY_IMAGE)
-        e->finite = hp_conv_image_run(&s->image, at(e, op->in[0], in), s->packed,
-                                      op->bias, e->cpu->scratch, dst);
-    if (s->by != BY_ONEDNN)
+    if (s->by != BY_ONEDNN) {
+        run_own(e, op, s, in);
         return HP_OK;
+    }
     if (op->in[1] >= 0 && !op->in_place)
         copy_bytes(dst, at(e, op->in[1], in), bytes_of(e, op->out));
     if (s->bias != NULL)

@@ -1,0 +1,43 @@
+/* Convolutions of the CPU with many channels: (1 or 3) x 3 x 3, stride 1, padding as the
+ * kernel asks for. fp32; the order of a sum depends on the shape alone, so results do
+ * not depend on the threads. Winograd's sums along x cost about a digit: within 1e-5 of
+ * the sum of magnitudes. Packed weights are twice as many as there were.
+ */
+#ifndef HP_KERNELS_CONV_WIDE_H
+#define HP_KERNELS_CONV_WIDE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct hp_conv_wide {
+    int n[3];      /* D, H, W */
+    int cin, cout; /* in 64s */
+    int depth;     /* of the kernel: 1 or 3 */
+    bool relu;
+} hp_conv_wide;
+
+/* Whether there is such a kernel, and this CPU can run it. */
+bool hp_conv_wide_serves(const hp_conv_wide *c);
+
+/* Floats of packed weights, and of work memory for so many threads. */
+size_t hp_conv_wide_packed(const hp_conv_wide *c);
+size_t hp_conv_wide_work(const hp_conv_wide *c, int threads);
+
+void hp_conv_wide_pack(const hp_conv_wide *c,
+                       const float *weight /* (cout, cin, depth, 3, 3) */, float *packed);
+
+/* out = relu?(conv(in) + bias + plus). packed and work are aligned to 64 bytes. Returns
+ * whether all of out is finite. */
+bool hp_conv_wide_run(const hp_conv_wide *c, const float *in /* (D, H, W, cin) */,
+                      const float *packed, const float *bias /* (cout), NULL: none */,
+                      const float *plus /* like out, may be out; NULL: none */,
+                      float *work, float *out /* (D, H, W, cout) */);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -53,13 +53,14 @@ void hp_conv_wide_pack(const hp_conv_wide *c, const float *weight, float *packed
     int rows = c->depth * TAPS;
     size_t term = (size_t)rows * c->cin * WIDE;
 
-#pragma omp parallel for schedule(static)
-    for (int o = 0; o < c->cout; o++)
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int group = 0; group < c->cout / WIDE; group++)
         for (int i = 0; i < c->cin; i++)
-            for (int r = 0; r < rows; r++) {
+            for (int k = 0; k < rows * WIDE; k++) { /* written in order */
+                int r = k / WIDE, o = group * WIDE + k % WIDE;
                 const float *g = weight + (((size_t)o * c->cin + i) * rows + r) * TAPS;
-                float *to = packed + o / WIDE * TERMS * term +
-                            ((size_t)r * c->cin + i) * WIDE + o % WIDE;
+                float *to = packed + group * TERMS * term +
+                            ((size_t)r * c->cin + i) * WIDE + k % WIDE;
                 float even = g[0] + g[2], wide = g[0] + 4 * g[2];
 
                 to[0] = g[0] / 4;

@@ -214,6 +214,14 @@ bundle_networks() { # BUNDLE [OPTIONS]
     return $bad
 }
 
+# whole_pipeline PRECISION [OPTIONS]: a study's whole way, as a worker takes it.
+whole_pipeline() {
+    local precision=$1
+    shift
+    "$build/bench/cpu/net_time" --precision "$precision" --plans "$work/plans-$precision.txt" "$@" \
+        models/small pipeline >>"$work/pipeline.jsonl"
+}
+
 # beside_torch BUNDLE STAGE: PyTorch in a run of its own, on what C handed over.
 beside_torch() {
     local bundle=$1 stage=$2 path=$work/handed
@@ -247,7 +255,7 @@ sanitize() {
     return $bad
 }
 
-export -f build_rooms compare_operators network batch_of bundle_networks beside_torch sanitize
+export -f build_rooms compare_operators whole_pipeline network batch_of bundle_networks beside_torch sanitize
 export build work root cudnn nvcc python torch_device torch_precision torch_variants stages repeats
 run() { # functions in a step's own shell, so that its time can be limited
     local words
@@ -263,6 +271,7 @@ if [ "$self_check" = yes ]; then
     stages='liver detector ksf' repeats=2 torch_device=cpu torch_precision=fp32 torch_variants=eager
     echo '{"device": "stand-in", "cudnn": "none", "driver": "none", "cuda": "none"}' >"$work/versions.json"
     python3 bench/gpu/tiny_bundle.py "$work/tiny" || exit 2
+    step pipeline 300 bash -c "$(run whole_pipeline fp32 --slices 24 --repeats 1)"
     step tiny-networks 400 bash -c "$(run bundle_networks "$work/tiny" --random --threads 1)"
     [ -n "$python" ] || python=python3
     if "$python" -c 'import torch, safetensors, yaml' 2>/dev/null; then
@@ -289,6 +298,9 @@ torch_variants=eager,compile
 step build 240 bash -c "$(run build_rooms)"
 [ -x "$build/bench/gpu/net_gpu" ] || exit 1
 step operators 150 bash -c "$(run compare_operators)"
+for precision in fp16 bf16; do
+    step "pipeline-$precision" 60 bash -c "$(run whole_pipeline "$precision" --device cuda)"
+done
 step small-networks 150 bash -c "$(run bundle_networks models/small)"
 if [ -n "$python" ]; then
     step rates 60 bash -c "$(run "$python" bench/gpu/torch_gpu.py --rates) >'$work/rates.jsonl'"

@@ -7,7 +7,7 @@
 #ifndef HP_INFERENCE_BACKEND_H
 #define HP_INFERENCE_BACKEND_H
 
-#include "inference/graph.h"
+#include "inference/ports.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -55,12 +55,17 @@ typedef struct hp_backend_ops {
      * it cannot compute this network. Others go on. */
     hp_code (*compile)(hp_backend *b, const hp_graph *g, hp_exec **ret, hp_error *reterr);
     void (*release)(hp_exec *e);
-    /* in[i]: input i (N of the graph's batch, D, H, W, C). out[i]: room for the i-th
-     * named output, in the order they were named; NULL skips one. HP_E_NUMERIC names
-     * the first stage with a value that is not finite. HP_E_DEVICE: the process cannot
-     * use the device any more, and should end. on_stage is optional. */
-    hp_code (*run)(hp_exec *e, const float *const *in, float *const *out,
-                   hp_stage_fn *on_stage, void *payload, hp_error *reterr);
+    /* The graph's batch. HP_E_NUMERIC names the first stage with a value that is not
+     * finite. HP_E_DEVICE: the process cannot use the device any more, and should end.
+     * on_stage is optional. */
+    hp_code (*run)(hp_exec *e, const hp_ports *p, hp_stage_fn *on_stage, void *payload,
+                   hp_error *reterr);
+    /* (optional, both) Keeps these `count` voxels on the device until let_go(), because
+     * slices that several runs are cut from lie among them: so they cross once. They
+     * stay where they are on the host, unchanged. Without room they are not kept, which
+     * costs time alone. */
+    void (*hold)(hp_backend *b, const int16_t *hu, size_t count);
+    void (*let_go)(hp_backend *b);
 } hp_backend_ops;
 
 /* A back end fills in `ops`; the rest is backend.c's. */

@@ -56,6 +56,8 @@ typedef struct cpu {
     size_t arena_floats;
     void *scratch;
     size_t scratch_bytes;
+    float *cut; /* an image from slices */
+    size_t cut_bytes;
     void *narrowed; /* bf16: the inputs that convolutions read */
     size_t narrowed_bytes;
     float *widened; /* bf16: a stage on its way to whoever looks at it */
@@ -115,6 +117,7 @@ static void cpu_close(hp_backend *b)
         dnnl_engine_destroy(c->engine);
     free(c->arena);
     free(c->scratch);
+    free(c->cut);
     free(c->narrowed);
     free(c->widened);
     free(c);
@@ -651,7 +654,7 @@ static void *at(const hp_exec *e, int value, const float *const *in)
     if (v->input >= 0 && e->narrow[value])
         return e->cpu->narrowed;
     if (v->input >= 0)
-        return (float *)in[v->input] + (size_t)e->item * hp_value_count(v);
+        return (float *)in[v->input];
     return e->cpu->arena + v->offset;
 }
 
@@ -687,7 +690,7 @@ static hp_code narrow_inputs(hp_exec *e, const float *const *in, hp_error *reter
         r = ensure(&c->narrowed, &c->narrowed_bytes, n * sizeof(uint16_t), reterr);
         if (r != HP_OK)
             return r;
-        hp_bf16_from_floats(in[v->input] + (size_t)e->item * n, n, c->narrowed);
+        hp_bf16_from_floats(in[v->input], n, c->narrowed);
     }
     return HP_OK;
 }
@@ -915,29 +918,71 @@ static const float *made_floats(int value, int item, void *payload)
     return at(payload, value, NULL); /* no output is an input */
 }
 
-static hp_code cpu_run(hp_exec *e, const float *const *in, float *const *out,
-                       hp_stage_fn *on_stage, void *payload, hp_error *reterr)
+/* The item's image, cut here. */
+static hp_code cut_image(hp_exec *e, const hp_slices *s, const float **ret,
+                         hp_error *reterr)
+{
+    cpu *c = e->cpu;
+    size_t n = (size_t)s->cut.n[0] * s->cut.n[1] * s->cut.n[2] * s->cut.channels;
+    hp_code r = ensure((void **)&c->cut, &c->cut_bytes, n * sizeof *c->cut, reterr);
+
+    *ret = c->cut;
+    return r == HP_OK ? hp_input_ref(&s->cut, s->hu, c->cut, reterr) : r;
+}
+
+static hp_code decode_heads(const hp_exec *e, const hp_ports *p, hp_error *reterr)
+{
+    int value[3];
+    hp_decode d = hp_ports_decode(p, e->g, value);
+
+    d.batch = 1;
+    return hp_decode_ref(&d, at(e, value[0], NULL), at(e, value[1], NULL),
+                         at(e, value[2], NULL), p->decoded, reterr);
+}
+
+/* p: of this item. */
+static hp_code run_item(hp_exec *e, hp_ports *p, hp_stage_fn *on_stage, void *payload,
+                        hp_error *reterr)
+{
+    const hp_graph *g = e->g;
+    hp_code r = HP_OK;
+
+    if (p->slices != NULL)
+        r = cut_image(e, p->slices, &p->in[0], reterr);
+    if (r == HP_OK)
+        r = narrow_inputs(e, p->in, reterr);
+    for (int i = 0; i < g->op_count && r == HP_OK; i++) {
+        r = run_op(e, i, p->in, reterr);
+        if (r == HP_OK)
+            r = look_at_stages(e, g->op[i].out, on_stage, payload, reterr);
+    }
+    if (r == HP_OK && p->decoded != NULL)
+        r = decode_heads(e, p, reterr);
+    if (r == HP_OK)
+        hp_graph_copy_out(g, 0, made_floats, e, p->out);
+    return r;
+}
+
+static hp_code cpu_run(hp_exec *e, const hp_ports *p, hp_stage_fn *on_stage,
+                       void *payload, hp_error *reterr)
 {
     const hp_graph *g = e->g;
     cpu *c = e->cpu;
     size_t bytes = c->arena_floats * sizeof(float);
-    hp_code r;
+    hp_code r = hp_ports_check(p, g, reterr);
 
+    if (r != HP_OK)
+        return r;
     omp_set_num_threads(c->threads);
     r = ensure((void **)&c->arena, &bytes, g->arena_floats * sizeof(float), reterr);
     c->arena_floats = bytes / sizeof(float);
     /* A batch is as many runs: here it gains nothing, and so costs no memory. */
     for (e->item = 0; e->item < g->batch && r == HP_OK; e->item++) {
-        r = narrow_inputs(e, in, reterr);
-        for (int i = 0; i < g->op_count && r == HP_OK; i++) {
-            r = run_op(e, i, in, reterr);
-            if (r == HP_OK)
-                r = look_at_stages(e, g->op[i].out, on_stage, payload, reterr);
-        }
-        if (r == HP_OK)
-            hp_graph_copy_out(g, e->item, made_floats, e, out);
+        hp_ports own = hp_ports_shift(p, g, e->item);
+
+        r = run_item(e, &own, on_stage, payload, reterr);
     }
-    return r;
+    return r == HP_OK ? hp_ports_look(p, g, reterr) : r;
 }
 
 const hp_backend_ops hp_backend_cpu = {

@@ -459,27 +459,6 @@ void hp_graph_copy_out(const hp_graph *g, int item, hp_floats_fn *floats_of,
     }
 }
 
-void hp_graph_shift(const hp_graph *g, int first, const float *const *in,
-                    float *const *out, const float *ret_in[HP_GRAPH_PORTS],
-                    float *ret_out[HP_GRAPH_PORTS])
-{
-    for (int v = 0; v < g->value_count; v++) {
-        int i = g->value[v].input;
-
-        if (i >= 0)
-            ret_in[i] = in[i] + (size_t)first * hp_value_count(&g->value[v]);
-    }
-    for (int s = 0, k = 0; s < g->stage_count; s++) {
-        if (!g->stage[s].output)
-            continue;
-        ret_out[k] =
-            out[k] == NULL
-                ? NULL
-                : out[k] + (size_t)first * hp_value_count(&g->value[g->stage[s].value]);
-        k++;
-    }
-}
-
 double hp_graph_gmac(const hp_graph *g)
 {
     double mac = 0;

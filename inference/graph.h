@@ -125,10 +125,6 @@ hp_code hp_graph_lay_out(const hp_graph *g, const size_t *size, size_t *ret_at,
 typedef const float *hp_floats_fn(int value, int item, void *payload);
 void hp_graph_copy_out(const hp_graph *g, int item, hp_floats_fn *floats_of,
                        void *payload, float *const *out);
-/* Where item `first` begins in each input and output. */
-void hp_graph_shift(const hp_graph *g, int first, const float *const *in,
-                    float *const *out, const float *ret_in[HP_GRAPH_PORTS],
-                    float *ret_out[HP_GRAPH_PORTS]);
 
 double hp_graph_gmac(const hp_graph *g);
 

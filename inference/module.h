@@ -16,12 +16,14 @@ extern "C" {
 #endif
 
 /* Raised whenever something that crosses changes its meaning. */
-#define HP_MODULE_ABI 2
+#define HP_MODULE_ABI 3
 /* Catches the change that nobody raised it for. */
 #define HP_MODULE_LAYOUT                                                                 \
     ((uint32_t)(sizeof(hp_graph) + (sizeof(hp_op) << 8) + (sizeof(hp_value) << 14) +     \
                 (sizeof(hp_stage_name) << 20) + (sizeof(hp_backend_options) << 4) +      \
-                sizeof(hp_backend_ops) + (sizeof(hp_backend) << 2) + sizeof(hp_error)))
+                sizeof(hp_backend_ops) + (sizeof(hp_backend) << 2) + sizeof(hp_error) +  \
+                (sizeof(hp_ports) << 10) + (sizeof(hp_slices) << 6) +                    \
+                sizeof(hp_decoded)))
 
 #define HP_MODULE_SYMBOL "hp_backend_module_entry"
 #define HP_MODULE_FILE "hepar-cuda.so"

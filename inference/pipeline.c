@@ -156,6 +156,25 @@ void hp_stage_dump_channels_last(hp_pipeline *p, const float *data, const int di
     dump_part(p, data, dim, 0, dim[3], name);
 }
 
+void hp_stage_dump_slices(hp_pipeline *p, const hp_slices *s, const char *prefix)
+{
+    int dim[4] = {s->cut.n[0], s->cut.n[1], s->cut.n[2], s->cut.channels};
+    float *image;
+    char name[96];
+
+    if (p->opt.on_tensor == NULL)
+        return;
+    image = malloc((size_t)dim[0] * dim[1] * dim[2] * dim[3] * sizeof *image);
+    snprintf(name, sizeof name, "%s.input", prefix);
+    if (image != NULL && hp_input_ref(&s->cut, s->hu, image, NULL) == HP_OK) {
+        if (dim[3] == 1)
+            p->opt.on_tensor(name, image, dim, 3, p->opt.payload);
+        else
+            dump_part(p, image, dim, 0, dim[3], name);
+    }
+    free(image);
+}
+
 typedef struct tap {
     hp_pipeline *p;
     const char *const *prefix;
@@ -184,13 +203,13 @@ int hp_stage_batch(const hp_pipeline *p, hp_stage_id id)
 
 hp_code hp_stage_run_batch(hp_pipeline *p, hp_stage_id id, int fold,
                            const char *const *prefix, int count, const int size[3],
-                           const float *const *in, float *const *out, hp_error *reterr)
+                           const hp_ports *io, hp_error *reterr)
 {
     tap t = {p, prefix};
     int last = count - 1;
     hp_runner *run = p->runner[id][fold];
     double start = hp_clock_mono_fine_ms() - hp_runner_compile_ms(run);
-    hp_code r = hp_runner_run(run, size, count, in, out,
+    hp_code r = hp_runner_run(run, size, count, io,
                               p->opt.on_tensor != NULL ? on_stage : NULL, &t, reterr);
 
     /* once the sizes are known, nothing is compiled: that is not the network's time */
@@ -205,10 +224,9 @@ hp_code hp_stage_run_batch(hp_pipeline *p, hp_stage_id id, int fold,
 }
 
 hp_code hp_stage_run(hp_pipeline *p, hp_stage_id id, int fold, const char *prefix,
-                     const int size[3], const float *const *in, float *const *out,
-                     hp_error *reterr)
+                     const int size[3], const hp_ports *io, hp_error *reterr)
 {
-    return hp_stage_run_batch(p, id, fold, &prefix, 1, size, in, out, reterr);
+    return hp_stage_run_batch(p, id, fold, &prefix, 1, size, io, reterr);
 }
 
 bool hp_stage_mask_box(const uint8_t *mask, const int n[3], hp_voxel_box *ret)
@@ -326,6 +344,16 @@ static hp_outcome without_class(const hp_findings *f)
                                                    : HP_OUTCOME_NO_CANDIDATE;
 }
 
+/* The detector and the texture networks are cut from these. */
+static void hold_volumes(const hp_visit *v)
+{
+    hp_backend *b = v->p->backend;
+
+    for (int phase = 0; phase < HP_PHASES && b->ops->hold != NULL; phase++)
+        if (v->vol[phase] != NULL)
+            b->ops->hold(b, v->vol[phase]->hu, hp_geom_voxels(&v->vol[phase]->geom));
+}
+
 static hp_code visit(hp_visit *v, hp_error *reterr)
 {
     hp_findings *f = v->f;
@@ -343,6 +371,8 @@ static hp_code visit(hp_visit *v, hp_error *reterr)
         r = settle_missing(v, &complete, reterr);
     if (r == HP_OK)
         r = timed(v, "liver", hp_stage_liver, reterr);
+    if (r == HP_OK)
+        hold_volumes(v);
     if (r == HP_OK)
         r = timed(v, "detect", hp_stage_detect, reterr);
     if (r != HP_OK)
@@ -389,6 +419,8 @@ hp_code hp_pipeline_run(hp_pipeline *p, const hp_volume *const native[HP_PHASES]
     omp_set_num_threads(p->opt.threads > 0 ? p->opt.threads : omp_get_num_procs());
     memset(p->network_ms, 0, sizeof p->network_ms);
     r = visit(&v, reterr);
+    if (p->backend->ops->let_go != NULL)
+        p->backend->ops->let_go(p->backend);
     for (int s = 0; s < HP_STAGES; s++)
         if (p->network_ms[s] > 0)
             hp_findings_network_time(f, hp_stage_id_name((hp_stage_id)s),

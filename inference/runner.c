@@ -152,31 +152,28 @@ static void see(const hp_graph *g, const hp_stage_name *s, int item, const float
 }
 
 /* Items [v->first, v->first + batch). */
-static hp_code run_batch(hp_runner *r, const int size[3], int batch,
-                         const float *const *in, float *const *out, viewer *v,
-                         hp_error *reterr)
+static hp_code run_batch(hp_runner *r, const int size[3], int batch, const hp_ports *p,
+                         viewer *v, hp_error *reterr)
 {
-    const float *from[HP_GRAPH_PORTS] = {NULL};
-    float *to[HP_GRAPH_PORTS] = {NULL};
     compiled *c = NULL;
+    hp_ports own;
     hp_code code = find(r, size, batch, &c, reterr);
 
     if (code != HP_OK)
         return code;
-    hp_graph_shift(c->graph, v->first, in, out, from, to);
-    return c->b->ops->run(c->exec, from, to, v->on_stage != NULL ? see : NULL, v, reterr);
+    own = hp_ports_shift(p, c->graph, v->first);
+    return c->b->ops->run(c->exec, &own, v->on_stage != NULL ? see : NULL, v, reterr);
 }
 
-hp_code hp_runner_run(hp_runner *r, const int size[3], int count, const float *const *in,
-                      float *const *out, hp_stage_fn *on_stage, void *payload,
-                      hp_error *reterr)
+hp_code hp_runner_run(hp_runner *r, const int size[3], int count, const hp_ports *p,
+                      hp_stage_fn *on_stage, void *payload, hp_error *reterr)
 {
     viewer v = {on_stage, payload, 0};
 
     while (v.first < count) {
         hp_error e = HP_ERROR_INIT;
         int batch = count - v.first < r->batch ? count - v.first : r->batch;
-        hp_code code = run_batch(r, size, batch, in, out, &v, &e);
+        hp_code code = run_batch(r, size, batch, p, &v, &e);
 
         if (code == HP_OK) {
             v.first += batch;

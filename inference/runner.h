@@ -23,12 +23,11 @@ double hp_runner_compile_ms(const hp_runner *r);
 /* Items that are best handed over at once: 1 where more would only cost memory. */
 int hp_runner_batch(const hp_runner *r);
 
-/* Runs `count` items of `size` (z, y, x), one after another in each input and output;
- * see hp_backend_ops.run. They may run in several batches, and where those do not fit
- * in smaller ones: an item's result does not depend on that. */
-hp_code hp_runner_run(hp_runner *r, const int size[3], int count, const float *const *in,
-                      float *const *out, hp_stage_fn *on_stage, void *payload,
-                      hp_error *reterr);
+/* Runs `count` items of `size` (z, y, x); see hp_backend_ops.run. They may run in several
+ * batches, and where those do not fit in smaller ones: an item's result does not depend
+ * on that. */
+hp_code hp_runner_run(hp_runner *r, const int size[3], int count, const hp_ports *p,
+                      hp_stage_fn *on_stage, void *payload, hp_error *reterr);
 
 #ifdef __cplusplus
 }

@@ -6,60 +6,23 @@
 
 #include "inference/stage_internal.h"
 #include "kernels/nms.h"
-#include "kernels/peaks.h"
-#include "kernels/resize.h"
 
-/* One item after another, where there are several. */
-typedef struct heads {
-    int n[3]; /* heat map size */
-    float *hm, *whd, *off;
-} heads;
-
-static size_t heat_cells(const heads *h)
-{
-    return (size_t)h->n[0] * h->n[1] * h->n[2];
-}
-
-/* sigmoid, clamped to [1e-4, 1 - 1e-4] as in training. */
-static void squash(float *hm, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        float p = 1.0f / (1.0f + expf(-hm[i]));
-
-        hm[i] = fminf(fmaxf(p, 1e-4f), 1 - 1e-4f);
-    }
-}
-
-/* centre = index + offset, size in cells; times the stride that is crop pixels,
- * and times the crop's spacing mm. */
-static hp_box box_of(const heads *h, int index, const int stride[3], const hp_geom *grid,
+/* Cells of the heat map are crop pixels by the stride, and by the crop's spacing mm. */
+static hp_box box_of(const hp_box_peak *peak, const int stride[3], const hp_geom *grid,
                      const double corner_mm[3], const double limit_mm[3])
 {
-    int at[3] = {index / (h->n[1] * h->n[2]), index / h->n[2] % h->n[1], index % h->n[2]};
     hp_box b;
 
     for (int a = 0; a < 3; a++) {
         double cell_mm = stride[a] * grid->spacing_mm[a];
-        double size = fmax(h->whd[(size_t)index * 3 + a], 0.1) * cell_mm;
-        double centre = corner_mm[a] + (at[a] + h->off[(size_t)index * 3 + a]) * cell_mm;
+        double size = peak->size[a] * cell_mm;
+        double centre = corner_mm[a] + peak->centre[a] * cell_mm;
 
         centre = fmin(fmax(centre, 0), limit_mm[a]);
         b.lo[a] = fmax(centre - size / 2, 0);
         b.hi[a] = fmin(centre + size / 2, limit_mm[a]);
     }
     return b;
-}
-
-static hp_code cut_crop(const hp_volume *vol, const hp_voxel_box *crop, const int n[3],
-                        int16_t *ret, hp_error *reterr)
-{
-    double lo[3], hi[3];
-
-    for (int a = 0; a < 3; a++) {
-        lo[a] = crop->lo[a];
-        hi[a] = crop->hi[a];
-    }
-    return hp_resize_hu_ref(vol->hu, vol->geom.n, lo, hi, n, HP_PAD_HU, ret, reterr);
 }
 
 static int phase_rank(int phase)
@@ -71,13 +34,12 @@ static int phase_rank(int phase)
 }
 
 /* Appends the phase's boxes; keeps them in the detail too. */
-static void decode(hp_pipeline *p, int phase, const hp_geom *g, const hp_voxel_box *crop,
-                   const heads *h, hp_scored_box *boxes, int *count)
+static void add_boxes(hp_pipeline *p, int phase, const hp_geom *g,
+                      const hp_voxel_box *crop, const hp_decoded *d, hp_scored_box *boxes,
+                      int *count)
 {
     const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
-    int k = s->topk < HP_PIPELINE_PEAKS ? s->topk : HP_PIPELINE_PEAKS, found, stride[3],
-        n[3];
-    hp_peak peak[HP_PIPELINE_PEAKS];
+    int stride[3], n[3];
     double corner_mm[3], limit_mm[3];
     hp_geom grid;
 
@@ -89,17 +51,15 @@ static void decode(hp_pipeline *p, int phase, const hp_geom *g, const hp_voxel_b
     }
     grid = hp_geom_crop(g, crop->lo, n);
     grid = hp_geom_resample(&grid, s->params.grid);
-    squash(h->hm, heat_cells(h));
-    found = hp_peaks_ref(h->hm, h->n, (float)s->score_min, peak, k);
-    p->detail.peak_count[phase] = found;
-    for (int i = 0; i < found; i++) {
-        hp_box b = box_of(h, peak[i].index, stride, &grid, corner_mm, limit_mm);
+    p->detail.peak_count[phase] = d->count;
+    for (int i = 0; i < d->count; i++) {
+        hp_box b = box_of(&d->peak[i], stride, &grid, corner_mm, limit_mm);
 
-        p->detail.peak[phase][i].score = peak[i].score;
+        p->detail.peak[phase][i].score = d->peak[i].score;
         p->detail.peak[phase][i].box_mm = b;
         boxes[(*count)++] = (hp_scored_box){
             .box = b,
-            .score = peak[i].score,
+            .score = d->peak[i].score,
             .order = phase_rank(phase) * HP_PIPELINE_PEAKS + i,
             .phases = 1u << phase,
         };
@@ -123,120 +83,55 @@ static void to_findings(hp_findings *f, const hp_scored_box *boxes, int count)
     }
 }
 
-static hp_code heads_init(heads *h, const hp_model_stage *s, int items, hp_error *reterr)
+/* What a phase's image is cut from. */
+static hp_slices slices_of(const hp_model_stage *s, const hp_volume *vol,
+                           const int16_t *hu, const hp_voxel_box *crop)
 {
-    size_t cells = (size_t)items;
+    hp_slices ret = {
+        .cut = {.pad = HP_PAD_HU, .window = s->window, .sources = 1, .channels = 1}};
 
+    ret.hu[0] = hu != NULL ? hu : vol->hu;
     for (int a = 0; a < 3; a++) {
-        int first = s->params.hourglass.stem_stride[a];
-        int half = (s->params.grid[a] + first - 1) / first;
-
-        h->n[a] = (half + s->params.hourglass.res_stride[a] - 1) /
-                  s->params.hourglass.res_stride[a];
-        cells *= (size_t)h->n[a];
+        ret.cut.n[a] = s->params.grid[a];
+        ret.cut.src_n[a] = hu != NULL ? s->params.grid[a] : vol->geom.n[a];
+        ret.cut.lo[a] = hu != NULL ? 0 : crop->lo[a];
+        ret.cut.hi[a] = hu != NULL ? s->params.grid[a] : crop->hi[a];
     }
-    h->hm = malloc(cells * sizeof *h->hm);
-    h->whd = malloc(3 * cells * sizeof *h->whd);
-    h->off = malloc(3 * cells * sizeof *h->off);
-    return h->hm != NULL && h->whd != NULL && h->off != NULL
-               ? HP_OK
-               : hp_fail(reterr, HP_E_NO_MEMORY, "detector output");
+    return ret;
 }
 
-/* Phases on their way through the network, as many at once as its device likes. */
+/* Phases on their way through the network. */
 typedef struct passage {
-    const hp_volume *const *vol; /* by phase; where NULL */
-    const int16_t *const *hu;    /* the phase's crop, (grid) */
-    const hp_geom *g;
-    const hp_voxel_box *crop;
     int phase[HP_PHASES], phases; /* those that are there */
-    int batch;
-    int16_t *cut; /* (grid) */
-    float *in;    /* (batch, grid) */
-    heads h;      /* of `batch` items */
+    hp_slices slices[HP_PHASES];
+    hp_decoded decoded[HP_PHASES];
 } passage;
 
-static hp_code passage_init(passage *a, hp_pipeline *p, hp_error *reterr)
+/* As many at once as its device likes. */
+static hp_code run_network(hp_pipeline *p, passage *a, hp_error *reterr)
 {
     const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
-    size_t size = (size_t)s->params.grid[0] * s->params.grid[1] * s->params.grid[2];
-
-    for (int phase = 0; phase < HP_PHASES; phase++) {
-        p->detail.peak_count[phase] = 0;
-        if (a->vol[phase] != NULL || a->hu[phase] != NULL)
-            a->phase[a->phases++] = phase;
-    }
-    a->batch = hp_stage_batch(p, HP_STAGE_DETECTOR);
-    a->batch = a->batch < a->phases ? a->batch : a->phases;
-    a->cut = malloc(size * sizeof *a->cut);
-    a->in = malloc((size_t)a->batch * size * sizeof *a->in);
-    if (a->cut == NULL || a->in == NULL)
-        return hp_fail(reterr, HP_E_NO_MEMORY, "detector input");
-    return heads_init(&a->h, s, a->batch, reterr);
-}
-
-static void passage_done(passage *a)
-{
-    free(a->h.hm);
-    free(a->h.whd);
-    free(a->h.off);
-    free(a->cut);
-    free(a->in);
-}
-
-/* Phases [first, first + count) of those that are there, to the heads. */
-static hp_code run_network(hp_pipeline *p, passage *a, int first, int count,
-                           hp_error *reterr)
-{
-    const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
-    const int *n = s->params.grid;
-    size_t size = (size_t)n[0] * n[1] * n[2];
+    int batch = hp_stage_batch(p, HP_STAGE_DETECTOR);
     char name[HP_PHASES][24];
     const char *prefix[HP_PHASES];
 
-    for (int i = 0; i < count; i++) {
-        int phase = a->phase[first + i];
-        const int16_t *hu = a->hu[phase];
-        float *in = a->in + (size_t)i * size;
-        hp_code r = HP_OK;
-
-        if (hu == NULL) {
-            r = cut_crop(a->vol[phase], a->crop, n, a->cut, reterr);
-            hu = a->cut;
-        }
-        if (r != HP_OK)
-            return r;
-        snprintf(name[i], sizeof name[i], "detect.%s", hp_phase_name((hp_phase)phase));
+    for (int i = 0; i < a->phases; i++) {
+        snprintf(name[i], sizeof name[i], "detect.%s",
+                 hp_phase_name((hp_phase)a->phase[i]));
         prefix[i] = name[i];
-        hp_window_ref(hu, size, &s->window, in, 1);
-        hp_stage_dump(p, in, n, 3, "%s.input", prefix[i]);
+        hp_stage_dump_slices(p, &a->slices[i], name[i]);
     }
-    return hp_stage_run_batch(p, HP_STAGE_DETECTOR, 0, prefix, count, n,
-                              (const float *const[]){a->in},
-                              (float *const[]){a->h.hm, a->h.whd, a->h.off}, reterr);
-}
-
-/* All phases' boxes. */
-static hp_code find_boxes(hp_pipeline *p, passage *a, hp_scored_box *boxes, int *count,
-                          hp_error *reterr)
-{
-    size_t cells = heat_cells(&a->h);
-
-    for (int first = 0; first < a->phases; first += a->batch) {
-        int now = a->phases - first < a->batch ? a->phases - first : a->batch;
-        hp_code r = run_network(p, a, first, now, reterr);
+    for (int first = 0; first < a->phases; first += batch) {
+        int now = a->phases - first < batch ? a->phases - first : batch;
+        hp_ports io = {.slices = a->slices + first,
+                       .decoded = a->decoded + first,
+                       .min = (float)s->score_min,
+                       .k = s->topk < HP_PIPELINE_PEAKS ? s->topk : HP_PIPELINE_PEAKS};
+        hp_code r = hp_stage_run_batch(p, HP_STAGE_DETECTOR, 0, prefix + first, now,
+                                       s->params.grid, &io, reterr);
 
         if (r != HP_OK)
             return r;
-        for (int i = 0; i < now; i++) {
-            size_t at = (size_t)i * cells;
-            heads h = a->h;
-
-            h.hm += at;
-            h.whd += 3 * at;
-            h.off += 3 * at;
-            decode(p, a->phase[first + i], a->g, a->crop, &h, boxes, count);
-        }
         hp_stage_progress(p, "detect", (double)(first + now) / a->phases);
     }
     return HP_OK;
@@ -249,18 +144,28 @@ static hp_code detect(hp_pipeline *p, const hp_volume *const vol[HP_PHASES],
 {
     const hp_model_stage *s = &p->model->stage[HP_STAGE_DETECTOR];
     hp_scored_box *boxes = malloc(HP_PHASES * HP_PIPELINE_PEAKS * sizeof *boxes);
-    passage a = {.vol = vol, .hu = hu, .g = g, .crop = crop};
+    passage *a = calloc(1, sizeof *a);
     int count = 0;
-    hp_code r = boxes != NULL ? passage_init(&a, p, reterr)
-                              : hp_fail(reterr, HP_E_NO_MEMORY, "candidates");
+    hp_code r = boxes != NULL && a != NULL
+                    ? HP_OK
+                    : hp_fail(reterr, HP_E_NO_MEMORY, "candidates");
 
+    for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++) {
+        p->detail.peak_count[phase] = 0;
+        if (vol[phase] == NULL && hu[phase] == NULL)
+            continue;
+        a->slices[a->phases] = slices_of(s, vol[phase], hu[phase], crop);
+        a->phase[a->phases++] = phase;
+    }
     if (r == HP_OK)
-        r = find_boxes(p, &a, boxes, &count, reterr);
+        r = run_network(p, a, reterr);
     if (r == HP_OK) {
+        for (int i = 0; i < a->phases; i++)
+            add_boxes(p, a->phase[i], g, crop, &a->decoded[i], boxes, &count);
         count = hp_nms_ref(boxes, count, s->nms_iou, s->keep);
         to_findings(f, boxes, count);
     }
-    passage_done(&a);
+    free(a);
     free(boxes);
     return r;
 }

@@ -75,13 +75,12 @@ hp_code hp_stage_measure(hp_visit *v, hp_error *reterr);
 /* Runs a network of stage `id` (ensemble member `fold`); named stages go to
  * on_tensor as "PREFIX.NAME". */
 hp_code hp_stage_run(hp_pipeline *p, hp_stage_id id, int fold, const char *prefix,
-                     const int size[3], const float *const *in, float *const *out,
-                     hp_error *reterr);
+                     const int size[3], const hp_ports *io, hp_error *reterr);
 /* The same for `count` items, one after another in each input and output; prefix[i] is
  * item i's. Items behind the first whose prefix is NULL only fill the batch. */
 hp_code hp_stage_run_batch(hp_pipeline *p, hp_stage_id id, int fold,
                            const char *const *prefix, int count, const int size[3],
-                           const float *const *in, float *const *out, hp_error *reterr);
+                           const hp_ports *io, hp_error *reterr);
 /* Items that the stage's device likes at once. */
 int hp_stage_batch(const hp_pipeline *p, hp_stage_id id);
 /* Hands a tensor to on_tensor, if anybody looks. */
@@ -90,6 +89,8 @@ void hp_stage_dump(hp_pipeline *p, const float *data, const int *dims, int rank,
 /* The same for NDHWC data: handed over with channels first. */
 void hp_stage_dump_channels_last(hp_pipeline *p, const float *data, const int dim[4],
                                  const char *name);
+/* The image that slices become, as "PREFIX.input". */
+void hp_stage_dump_slices(hp_pipeline *p, const hp_slices *s, const char *prefix);
 void hp_stage_progress(hp_pipeline *p, const char *stage, double fraction);
 
 /* Box of the set voxels; false when there are none. */

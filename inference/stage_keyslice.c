@@ -81,7 +81,7 @@ static hp_code run_slice(hp_visit *v, plane_cache *c, int phase, int z, float *s
         snprintf(name, sizeof name, "%s.input", prefix);
         hp_stage_dump_channels_last(v->p, in, (int[4]){1, size[1], size[2], count}, name);
         r = hp_stage_run(v->p, HP_STAGE_KEYSLICE, 0, prefix, size,
-                         (const float *const[]){in}, (float *const[]){out}, reterr);
+                         &(hp_ports){.in = {in}, .out = {out}}, reterr);
     }
     for (size_t i = 0; i < plane && r == HP_OK; i++)
         sum[i] += 1.0f / (1.0f + expf(-out[i]));

@@ -45,8 +45,8 @@ static hp_code run_windows(hp_pipeline *p, const hp_volume *grid, const char *na
         snprintf(prefix, sizeof prefix, "%s.w%d", name, w);
         hp_window_ref(grid->hu + (size_t)z0 * plane, size, &s->window, in, 1);
         hp_stage_dump(p, in, n, 3, "%s.input", prefix);
-        r = hp_stage_run(p, HP_STAGE_LIVER, 0, prefix, n, (const float *const[]){in},
-                         (float *const[]){out}, reterr);
+        r = hp_stage_run(p, HP_STAGE_LIVER, 0, prefix, n,
+                         &(hp_ports){.in = {in}, .out = {out}}, reterr);
         for (int z = 0; z < n[0] && r == HP_OK; z++) {
             float *to = logit + (size_t)(z0 + z) * plane;
             const float *from = out + (size_t)z * plane;

@@ -20,67 +20,96 @@ static void softmax(const float *logit, int n, double temperature, double *ret)
         ret[i] /= sum;
 }
 
-/* Four phases (4, side, side) HU to NHWC, with the mask in pixels behind them. */
-static void fill_image(const hp_model_stage *s, const int16_t *patch, int side,
-                       const double rect[4], float *image)
+/* One candidate's crop at its key slice: four phases, and the box in its pixels. */
+typedef struct patch {
+    int side;
+    hp_slices slices;
+} patch;
+
+/* The box as the mask, in pixels of the crop; sources and window are the stage's. */
+static patch patch_of(const hp_model_stage *s, int side, const double rect[4])
 {
-    int c = s->params.sadt.mask_input ? 5 : 4;
-    size_t plane = (size_t)side * side;
+    patch k = {.side = side};
+    hp_input *cut = &k.slices.cut;
 
-    for (int phase = 0; phase < HP_PHASES; phase++)
-        hp_window_ref(patch + (size_t)phase * plane, plane, &s->window, image + phase, c);
-    for (size_t i = 0; i < plane && c == 5; i++) {
-        double y = (double)(i / (size_t)side) + 0.5, x = (double)(i % (size_t)side) + 0.5;
-
-        image[i * 5 + 4] = y >= rect[0] && y < rect[2] && x >= rect[1] && x < rect[3];
-    }
+    cut->n[0] = cut->src_n[0] = 1;
+    cut->n[1] = cut->n[2] = side;
+    cut->hi[0] = 1;
+    cut->pad = HP_PAD_HU;
+    cut->window = s->window;
+    cut->sources = HP_PHASES;
+    cut->mask = s->params.sadt.mask_input;
+    cut->channels = HP_PHASES + cut->mask;
+    memcpy(cut->rect, rect, sizeof cut->rect);
+    return k;
 }
 
-/* Crops of one side on their way through a network. */
+/* Out of the slices that the networks see. */
+static patch cut_patch(const hp_visit *v, const hp_model_stage *s, const hp_candidate *c)
+{
+    const hp_geom *g = &v->vol[HP_PHASE_V]->geom; /* every phase's */
+    double h = (c->box_mm.hi[1] - c->box_mm.lo[1]) / s->patch_mm;
+    double w = (c->box_mm.hi[2] - c->box_mm.lo[2]) / s->patch_mm;
+    int side = hp_crop_sadt_side(h, w, s->crop_px, s->ring_px);
+    double half_mm = side * s->patch_mm / 2, lo_mm[2], rect[4];
+    patch k;
+
+    for (int a = 0; a < 2; a++) {
+        lo_mm[a] = (c->box_mm.lo[a + 1] + c->box_mm.hi[a + 1]) / 2 - half_mm;
+        rect[a] = (c->box_mm.lo[a + 1] - lo_mm[a]) / s->patch_mm;
+        rect[2 + a] = (c->box_mm.hi[a + 1] - lo_mm[a]) / s->patch_mm;
+    }
+    k = patch_of(s, side, rect);
+    for (int a = 0; a < 2; a++) {
+        k.slices.cut.src_n[a + 1] = g->n[a + 1];
+        k.slices.cut.lo[a + 1] = lo_mm[a] / g->spacing_mm[a + 1];
+        k.slices.cut.hi[a + 1] = (lo_mm[a] + side * s->patch_mm) / g->spacing_mm[a + 1];
+    }
+    for (int phase = 0; phase < HP_PHASES; phase++)
+        k.slices.hu[phase] =
+            v->seen[phase]->hu + (size_t)c->key_slice * g->n[1] * g->n[2];
+    return k;
+}
+
+/* Patches of one side on their way through a network. */
 typedef struct crops {
-    int side, cells, channels;
-    int room, count;      /* room - count of them only fill the batch */
-    float *image, *delta; /* (room, side, side, channels), (room, cells, cells) */
+    int side, cells;
+    int room, count; /* room - count of them only fill the batch */
+    hp_slices slices[HP_MAX_CANDIDATES];
+    float *delta; /* (room, cells, cells) */
     char name[HP_MAX_CANDIDATES][24];
 } crops;
 
 static void crops_done(crops *k)
 {
-    free(k->image);
     free(k->delta);
-    *k = (crops){0};
+    k->delta = NULL;
 }
 
 /* room: HP_MAX_CANDIDATES at most. */
 static hp_code crops_init(crops *k, const hp_model_stage *s, int side, int room,
                           hp_error *reterr)
 {
-    *k = (crops){.side = side,
-                 .cells = hp_net_sadt_cells(&s->params, side),
-                 .channels = s->params.sadt.mask_input ? 5 : 4,
-                 .room = room};
-    k->image = calloc((size_t)room * side * side * k->channels, sizeof *k->image);
+    k->side = side;
+    k->cells = hp_net_sadt_cells(&s->params, side);
+    k->room = room;
+    k->count = 0;
     k->delta = calloc((size_t)room * k->cells * k->cells, sizeof *k->delta);
-    if (k->image != NULL && k->delta != NULL)
-        return HP_OK;
-    crops_done(k);
-    return hp_fail(reterr, HP_E_NO_MEMORY, "texture input");
+    return k->delta != NULL ? HP_OK : hp_fail(reterr, HP_E_NO_MEMORY, "texture input");
 }
 
-static void crops_add(crops *k, hp_pipeline *p, const hp_model_stage *s,
-                      const int16_t *patch, const double rect[4], const char *name)
+static void crops_add(crops *k, hp_pipeline *p, const hp_model_stage *s, const patch *own,
+                      const char *name)
 {
-    size_t i = (size_t)k->count;
-    float *image = k->image + i * k->side * k->side * k->channels;
-    float *delta = k->delta + i * k->cells * k->cells;
-    char full[64];
+    float *delta = k->delta + (size_t)k->count * k->cells * k->cells;
 
+    /* the rest of the batch is more of the same */
+    for (int i = k->count; i < k->room; i++)
+        k->slices[i] = own->slices;
     snprintf(k->name[k->count++], sizeof k->name[0], "%s", name);
-    fill_image(s, patch, k->side, rect, image);
-    hp_grid_mask_ref(rect, k->cells, k->cells, s->params.sadt.output_stride, delta);
-    snprintf(full, sizeof full, "%s.input", name);
-    hp_stage_dump_channels_last(p, image, (int[4]){1, k->side, k->side, k->channels},
-                                full);
+    hp_grid_mask_ref(own->slices.cut.rect, k->cells, k->cells,
+                     s->params.sadt.output_stride, delta);
+    hp_stage_dump_slices(p, &own->slices, name);
     hp_stage_dump(p, delta, (int[2]){k->cells, k->cells}, 2, "%s.mask", name);
 }
 
@@ -90,6 +119,7 @@ static hp_code crops_run(const crops *k, hp_pipeline *p, hp_stage_id id, int fol
 {
     const hp_model_stage *s = &p->model->stage[id];
     float logit[HP_MAX_CANDIDATES * 64];
+    hp_ports io = {.in = {NULL, k->delta}, .out = {logit}, .slices = k->slices};
     char name[HP_MAX_CANDIDATES][48];
     const char *prefix[HP_MAX_CANDIDATES] = {NULL};
     hp_code r;
@@ -99,8 +129,7 @@ static hp_code crops_run(const crops *k, hp_pipeline *p, hp_stage_id id, int fol
         prefix[i] = name[i];
     }
     r = hp_stage_run_batch(p, id, fold, prefix, k->room, (int[3]){1, k->side, k->side},
-                           (const float *const[]){k->image, k->delta},
-                           (float *const[]){logit}, reterr);
+                           &io, reterr);
     for (int i = 0; i < k->count && r == HP_OK; i++)
         softmax(logit + i * s->params.sadt.classes, s->params.sadt.classes,
                 s->temperature, ret[i]);
@@ -108,55 +137,20 @@ static hp_code crops_run(const crops *k, hp_pipeline *p, hp_stage_id id, int fol
 }
 
 /* ret (members, classes): one crop through each ensemble member. */
-static hp_code run_stage(hp_pipeline *p, hp_stage_id id, const int16_t *patch, int side,
-                         const double rect[4], const char *name,
-                         double (*ret)[HP_MAX_CLASSES], hp_error *reterr)
+static hp_code run_stage(hp_pipeline *p, hp_stage_id id, const patch *own,
+                         const char *name, double (*ret)[HP_MAX_CLASSES],
+                         hp_error *reterr)
 {
     const hp_model_stage *s = &p->model->stage[id];
     crops k;
-    hp_code r = crops_init(&k, s, side, 1, reterr);
+    hp_code r = crops_init(&k, s, own->side, 1, reterr);
 
     if (r == HP_OK)
-        crops_add(&k, p, s, patch, rect, name);
+        crops_add(&k, p, s, own, name);
     for (int i = 0; i < s->weights_count && r == HP_OK; i++)
         r = crops_run(&k, p, id, i, &ret[i], reterr);
     crops_done(&k);
     return r;
-}
-
-/* The crop at the candidate's key slice: side, patch and the box in its pixels. */
-static hp_code cut_patch(const hp_visit *v, const hp_model_stage *s,
-                         const hp_candidate *c, int *ret_side, int16_t **ret_patch,
-                         double rect[4], hp_error *reterr)
-{
-    double h = (c->box_mm.hi[1] - c->box_mm.lo[1]) / s->patch_mm;
-    double w = (c->box_mm.hi[2] - c->box_mm.lo[2]) / s->patch_mm;
-    int side = hp_crop_sadt_side(h, w, s->crop_px, s->ring_px), n[2] = {side, side};
-    size_t plane = (size_t)side * side;
-    int16_t *patch = malloc(HP_PHASES * plane * sizeof *patch);
-    double lo_mm[2];
-    hp_code r = patch != NULL ? HP_OK : hp_fail(reterr, HP_E_NO_MEMORY, "texture patch");
-
-    for (int a = 0; a < 2; a++) {
-        lo_mm[a] =
-            (c->box_mm.lo[a + 1] + c->box_mm.hi[a + 1]) / 2 - side * s->patch_mm / 2;
-        rect[a] = (c->box_mm.lo[a + 1] - lo_mm[a]) / s->patch_mm;
-        rect[2 + a] = (c->box_mm.hi[a + 1] - lo_mm[a]) / s->patch_mm;
-    }
-    for (int phase = 0; phase < HP_PHASES && r == HP_OK; phase++) {
-        const hp_volume *vol = v->seen[phase];
-        const hp_geom *g = &vol->geom;
-
-        r = hp_crop_plane(g, vol->hu + (size_t)c->key_slice * g->n[1] * g->n[2], lo_mm, n,
-                          s->patch_mm, patch + (size_t)phase * plane, reterr);
-    }
-    if (r != HP_OK) {
-        free(patch);
-        return r;
-    }
-    *ret_side = side;
-    *ret_patch = patch;
-    return HP_OK;
 }
 
 /* p_primary of the candidates whose crops these are, all in one batch. */
@@ -185,27 +179,24 @@ static hp_code filter_all(hp_visit *v, crops *usual, hp_error *reterr)
     int at[HP_MAX_CANDIDATES], done = 0;
 
     for (int i = 0; i < v->f->candidate_count; i++) {
-        int16_t *patch = NULL;
-        double rect[4];
-        int side = 0;
+        patch own = cut_patch(v, s, &v->f->candidates[i]);
         crops one = {0}, *k = usual;
         char name[24];
-        hp_code r = cut_patch(v, s, &v->f->candidates[i], &side, &patch, rect, reterr);
+        hp_code r = HP_OK;
 
-        if (r == HP_OK && side != usual->side) {
-            r = crops_init(&one, s, side, 1, reterr);
+        if (own.side != usual->side) {
+            r = crops_init(&one, s, own.side, 1, reterr);
             k = &one;
         }
         if (r == HP_OK) {
             snprintf(name, sizeof name, "ksf.%d", i);
             if (k == usual)
                 at[k->count] = i;
-            crops_add(k, v->p, s, patch, rect, name);
+            crops_add(k, v->p, s, &own, name);
         }
         if (r == HP_OK && k->count == k->room)
             r = filter(v, k, k == usual ? at : &i, &done, reterr);
         crops_done(&one);
-        free(patch);
         if (r != HP_OK)
             return r;
     }
@@ -263,19 +254,14 @@ hp_code hp_stage_classify(hp_visit *v, hp_error *reterr)
     hp_findings *f = v->f;
     hp_pipeline_detail *d = &v->p->detail;
     const hp_model_stage *s = &v->p->model->stage[HP_STAGE_CLASSIFY];
-    int16_t *patch = NULL;
-    double rect[4];
-    int side = 0;
+    patch own;
     hp_code r;
 
     if (f->primary < 0)
         return HP_OK;
     d->folds = s->weights_count;
-    r = cut_patch(v, s, &f->candidates[f->primary], &side, &patch, rect, reterr);
-    if (r == HP_OK)
-        r = run_stage(v->p, HP_STAGE_CLASSIFY, patch, side, rect, "classify", d->fold,
-                      reterr);
-    free(patch);
+    own = cut_patch(v, s, &f->candidates[f->primary]);
+    r = run_stage(v->p, HP_STAGE_CLASSIFY, &own, "classify", d->fold, reterr);
     if (r == HP_OK)
         f->class_index =
             hp_pipeline_vote((const double(*)[HP_MAX_CLASSES])d->fold, d->folds,
@@ -298,7 +284,22 @@ double hp_pipeline_patch_mm(const hp_pipeline *p)
     return p->model->stage[HP_STAGE_CLASSIFY].patch_mm;
 }
 
-hp_code hp_pipeline_texture(hp_pipeline *p, const int16_t *patch, int side,
+/* What stage `id` makes of (4, side, side) HU that are cut already. */
+static patch given_patch(const hp_pipeline *p, hp_stage_id id, const int16_t *hu,
+                         int side, const double rect[4])
+{
+    patch k = patch_of(&p->model->stage[id], side, rect);
+
+    for (int a = 1; a < 3; a++) {
+        k.slices.cut.src_n[a] = side;
+        k.slices.cut.hi[a] = side;
+    }
+    for (int phase = 0; phase < HP_PHASES; phase++)
+        k.slices.hu[phase] = hu + (size_t)phase * side * side;
+    return k;
+}
+
+hp_code hp_pipeline_texture(hp_pipeline *p, const int16_t *patch_hu, int side,
                             const double rect[4], double *ret_p_primary,
                             hp_pipeline_detail *ret_folds, hp_error *reterr)
 {
@@ -306,14 +307,18 @@ hp_code hp_pipeline_texture(hp_pipeline *p, const int16_t *patch, int side,
     hp_code r = HP_OK;
 
     if (ret_p_primary != NULL) {
-        r = run_stage(p, HP_STAGE_KSF, patch, side, rect, "ksf.given", out, reterr);
+        patch own = given_patch(p, HP_STAGE_KSF, patch_hu, side, rect);
+
+        r = run_stage(p, HP_STAGE_KSF, &own, "ksf.given", out, reterr);
         if (r == HP_OK)
             *ret_p_primary = out[0][1];
     }
     if (r == HP_OK && ret_folds != NULL) {
+        patch own = given_patch(p, HP_STAGE_CLASSIFY, patch_hu, side, rect);
+
         ret_folds->folds = p->model->stage[HP_STAGE_CLASSIFY].weights_count;
-        r = run_stage(p, HP_STAGE_CLASSIFY, patch, side, rect, "classify.given",
-                      ret_folds->fold, reterr);
+        r = run_stage(p, HP_STAGE_CLASSIFY, &own, "classify.given", ret_folds->fold,
+                      reterr);
     }
     return r;
 }

@@ -35,7 +35,7 @@ hp_code hp_input_ref(const hp_input *in, const int16_t *const *src, float *dst,
         if (r == HP_OK)
             hp_window_ref(hu, count, &in->window, dst + s, in->channels);
     }
-    if (r == HP_OK)
+    if (r == HP_OK && in->channels > in->sources)
         fill_rest(in, dst);
     free(hu);
     return r;

@@ -21,6 +21,9 @@ sys.path.insert(0, ROOT)
 from training.bundle import load_folded  # noqa: E402
 from training.nets import build  # noqa: E402
 
+# A protobuf file ends at 2 GiB; the weights of larger networks stand beside it.
+WEIGHTS_IN_FILE = 1 << 28
+
 
 def network(folder, stage):
     with open(os.path.join(folder, "bundle.yaml"), encoding="utf-8") as f:
@@ -48,7 +51,7 @@ def export(net, args, path):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     names = [f"in{i}" for i in range(len(args))]
     torch.onnx.export(net, tuple(args), path, input_names=names, dynamo=True, verbose=False,
-                      external_data=False)
+                      external_data=sum(w.numel() for w in net.parameters()) > WEIGHTS_IN_FILE)
 
 
 def timed(call, repeats):

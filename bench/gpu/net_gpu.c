@@ -135,8 +135,13 @@ static void done_net(net *n)
 /* As a stage of the pipeline runs it: in as many batches as its device likes. */
 static hp_code run(hp_runner *r, net *n, hp_stage_fn *on_stage, film *f, hp_error *err)
 {
-    return hp_runner_run(r, n->size, n->batch, (const float *const *)n->in, n->out,
-                         on_stage, f, err);
+    hp_ports io = {.slices = NULL};
+
+    for (int i = 0; i < HP_GRAPH_PORTS; i++) {
+        io.in[i] = n->in[i];
+        io.out[i] = n->out[i];
+    }
+    return hp_runner_run(r, n->size, n->batch, &io, on_stage, f, err);
 }
 
 /* --- right ------------------------------------------------------------- */

@@ -8,6 +8,10 @@
  * the same code. A maximum over the bits of each named stage runs along, so that a
  * value that is not finite is found where it was made, without waiting for it.
  *
+ * Slices of a study stay on the device while it is read, and images are cut out of
+ * them there; the detector's heads come back as peaks. The cut differs from study to
+ * study, so it stands in front of what is captured.
+ *
  * The texture encoding, what follows it and its mask are floats without padding.
  * Assignment, sum and norm are one fused step, which leaves the first and second
  * unwritten, so only a run that somebody looks at takes them one by one.
@@ -30,6 +34,7 @@ static void cuda_close(hp_backend *b)
 
     if (c == NULL)
         return;
+    hp_cuda__let_go(b);
     while (c->weights != NULL) {
         hp_uploaded *u = c->weights;
 
@@ -41,6 +46,7 @@ static void cuda_close(hp_backend *b)
         hp_gpu_free(c->gpu, c->arena.p);
         hp_gpu_free(c->gpu, c->workspace.p);
         hp_gpu_free(c->gpu, c->look.p);
+        hp_gpu_free(c->gpu, c->tables.p);
     }
     hp_plans_free(c->plans);
     hp_plan_cache_free(c->cache);
@@ -122,4 +128,6 @@ const hp_backend_ops hp_backend_cuda = {
     .compile = hp_exec__compile,
     .release = hp_exec__release,
     .run = hp_exec__run,
+    .hold = hp_cuda__hold,
+    .let_go = hp_cuda__let_go,
 };

@@ -276,6 +276,8 @@ static void plan_exchange(hp_exec *e)
     }
     e->words_at = e->bytes;
     e->bytes += aligned((size_t)g->stage_count * sizeof(uint32_t) + 1);
+    e->decoded_at = e->bytes;
+    e->bytes += (size_t)g->batch * sizeof(hp_decoded);
 }
 
 static hp_code lay_out(hp_exec *e, hp_error *reterr)

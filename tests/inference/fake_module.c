@@ -60,12 +60,11 @@ static hp_code fake_compile(hp_backend *b, const hp_graph *g, hp_exec **ret,
 }
 
 /* A device that is lost to its process, as after a fault. */
-static hp_code fake_run(hp_exec *e, const float *const *in, float *const *out,
-                        hp_stage_fn *on_stage, void *payload, hp_error *reterr)
+static hp_code fake_run(hp_exec *e, const hp_ports *p, hp_stage_fn *on_stage,
+                        void *payload, hp_error *reterr)
 {
     (void)e;
-    (void)in;
-    (void)out;
+    (void)p;
     (void)on_stage;
     (void)payload;
     return refuse(reterr, HP_E_DEVICE, "CUDA: an illegal memory access");

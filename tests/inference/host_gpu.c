@@ -263,16 +263,27 @@ size_t hp_cudnn_conv_workspace(const hp_cudnn_conv *v, int i)
     return host.workspace[v->engine[i].index - 100];
 }
 
+/* As floats: each is read many times. */
 typedef struct tensors {
-    const uint16_t *x, *w, *z, *bias;
+    const float *x, *w;
+    const uint16_t *z, *bias;
     uint16_t *y;
 } tensors;
+
+static float *floats_of(const hp_layer *l, const uint16_t *half, size_t n)
+{
+    float *f = malloc((n + 1) * sizeof *f);
+
+    for (size_t i = 0; i < n && f != NULL; i++)
+        f[i] = hp_layer_float(l->type, half[i]);
+    return f;
+}
 
 static float one_value(const hp_layer *l, const tensors *t, const int at[3], int c,
                        bool with_bias)
 {
     size_t voxel = ((size_t)at[0] * l->y[1] + at[1]) * l->y[2] + at[2];
-    const uint16_t *w = t->w + (size_t)c * l->k[0] * l->k[1] * l->k[2] * l->cin;
+    const float *w = t->w + (size_t)c * l->k[0] * l->k[1] * l->k[2] * l->cin;
     float sum = 0;
 
     for (int kz = 0; kz < l->k[0]; kz++)
@@ -281,16 +292,14 @@ static float one_value(const hp_layer *l, const tensors *t, const int at[3], int
                 int z = at[0] * l->stride[0] - l->pad[0] + kz * l->dilation[0];
                 int y = at[1] * l->stride[1] - l->pad[1] + ky * l->dilation[1];
                 int x = at[2] * l->stride[2] - l->pad[2] + kx * l->dilation[2];
+                const float *from;
 
                 if (z < 0 || y < 0 || x < 0 || z >= l->x[0] || y >= l->x[1] ||
                     x >= l->x[2])
                     continue;
+                from = t->x + (((size_t)z * l->x[1] + y) * l->x[2] + x) * l->cin;
                 for (int i = 0; i < l->cin; i++)
-                    sum += hp_layer_float(
-                               l->type,
-                               t->x[(((size_t)z * l->x[1] + y) * l->x[2] + x) * l->cin +
-                                    i]) *
-                           hp_layer_float(l->type, w[i]);
+                    sum += from[i] * w[i];
             }
     if (l->add)
         sum += hp_layer_float(l->type, t->z[voxel * l->cout + c]);
@@ -322,11 +331,29 @@ static void compute(const hp_layer *l, const tensors *t, bool end, host_fault fa
             }
 }
 
+static hp_code compute_batch(const hp_layer *l, const uint16_t *x, const uint16_t *w,
+                             const uint16_t *z, const uint16_t *bias, uint16_t *y,
+                             host_fault fault, hp_error *reterr)
+{
+    size_t batch = (size_t)l->batch, xs = hp_layer_x_count(l) / batch,
+           ys = hp_layer_y_count(l) / batch;
+    float *fx = floats_of(l, x, hp_layer_x_count(l)),
+          *fw = floats_of(l, w, hp_layer_w_count(l));
+
+    for (size_t n = 0; n < batch && fx != NULL && fw != NULL; n++) {
+        tensors t = {fx + n * xs, fw, z != NULL ? z + n * ys : NULL, bias, y + n * ys};
+
+        compute(l, &t, n == batch - 1, fault);
+    }
+    free(fx);
+    free(fw);
+    return fx != NULL && fw != NULL ? HP_OK : hp_fail(reterr, HP_E_INTERNAL, "memory");
+}
+
 hp_code hp_cudnn_conv_run(hp_cudnn_conv *v, int i, const void *x, const void *w,
                           const void *z, const void *bias, void *y, void *workspace,
                           hp_error *reterr)
 {
-    tensors t = {x, w, z, bias, y};
     int engine = (int)v->engine[i].index - 100;
 
     host.runs++;
@@ -339,12 +366,5 @@ hp_code hp_cudnn_conv_run(hp_cudnn_conv *v, int i, const void *x, const void *w,
     if (host.fault[engine] == HOST_DEVICE_ERROR)
         return hp_fail(reterr, HP_E_DEVICE, "CUDA: an illegal memory access");
     the_gpu.engine = engine;
-    for (int n = 0; n < v->l.batch; n++) {
-        compute(&v->l, &t, n == v->l.batch - 1, host.fault[engine]);
-        t.x += hp_layer_x_count(&v->l) / (size_t)v->l.batch;
-        t.y += hp_layer_y_count(&v->l) / (size_t)v->l.batch;
-        if (t.z != NULL)
-            t.z += hp_layer_y_count(&v->l) / (size_t)v->l.batch;
-    }
-    return HP_OK;
+    return compute_batch(&v->l, x, w, z, bias, y, host.fault[engine], reterr);
 }

@@ -86,7 +86,7 @@ static void test_bundle__a_wrong_hash_names_file_and_line(void **state)
 static void test_bundle__a_wrong_shape_names_file_and_tensor(void **state)
 {
     (void)state;
-    edit("\"widths\":[4,6],\"strides\"", "\"widths\":[4,8],\"strides\"");
+    edit("\"widths\":[8,16],\"strides\"", "\"widths\":[8,24],\"strides\"");
     refuse("liver.safetensors", "tensor enc1.c0.weight: wrong shape");
 }
 
@@ -100,8 +100,8 @@ static void test_bundle__a_missing_tensor_is_named(void **state)
 static void test_bundle__an_extra_tensor_is_named(void **state)
 {
     (void)state;
-    edit("\"widths\":[4,6],\"strides\":[[1,1,1],[2,2,2]]",
-         "\"widths\":[4,6],\"strides\":[[1,1,1],[2,2,1]]");
+    edit("\"widths\":[8,16],\"strides\":[[1,1,1],[2,2,2]]",
+         "\"widths\":[8,16],\"strides\":[[1,1,1],[2,2,1]]");
     refuse("liver.safetensors", "tensor up0.weight: wrong shape");
     tiny_yaml("");
     edit("liver.safetensors, sha256", "seg25d.safetensors, sha256");

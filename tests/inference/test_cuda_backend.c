@@ -156,6 +156,20 @@ static world make_worlds(const network *n, int batch)
     return a;
 }
 
+static hp_ports ports_to(const world *a, float *const out[OUTPUTS])
+{
+    hp_ports io = {.in = {a->in[0], a->in[1]}};
+
+    for (int i = 0; i < OUTPUTS; i++)
+        io.out[i] = out[i];
+    return io;
+}
+
+static hp_ports ports_of(const world *a)
+{
+    return ports_to(a, a->out);
+}
+
 static world make_world(const network *n)
 {
     return make_worlds(n, 1);
@@ -227,11 +241,12 @@ static void run_on_cpu(world *a, film *f)
 {
     hp_error err = HP_ERROR_INIT;
     hp_auto(hp_backend) *b = NULL;
+    hp_ports io = ports_of(a);
     hp_exec *e = NULL;
 
     assert_ok(hp_backend_open("cpu", 1, &b, &err), &err);
     assert_ok(b->ops->compile(b, a->g, &e, &err), &err);
-    assert_ok(b->ops->run(e, (const float *const *)a->in, a->out, record, f, &err), &err);
+    assert_ok(b->ops->run(e, &io, record, f, &err), &err);
     b->ops->release(e);
 }
 
@@ -252,10 +267,10 @@ static void assert_items_as_cpu(const network *n, int batch, const char *precisi
         out[i] = some_floats(a.out_count[i], 9, false);
     assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
     for (int turn = 0; turn < 3; turn++) {
+        hp_ports io = ports_to(&a, out);
+
         host.copies = 0;
-        assert_ok(b->ops->run(e, (const float *const *)a.in, out,
-                              turn < 2 ? NULL : record, &cuda, &err),
-                  &err);
+        assert_ok(b->ops->run(e, &io, turn < 2 ? NULL : record, &cuda, &err), &err);
         if (turn < 2) /* up, and back: nothing between goes to the host */
             assert_int_equal(host.copies, 2);
         for (int i = 0; i < a.outputs; i++) {
@@ -323,6 +338,7 @@ static void assert_batch_is_its_items(bool on_cpu, const network *n, int batch)
     hp_error err = HP_ERROR_INIT;
     hp_auto(hp_backend) *b = NULL; /* it knows weights by their place: one a network */
     world all = make_worlds(n, batch), one = make_world(n);
+    hp_ports every = ports_of(&all);
     film together = {0};
     hp_exec *e = NULL;
 
@@ -331,29 +347,27 @@ static void assert_batch_is_its_items(bool on_cpu, const network *n, int batch)
     else
         b = open_cuda("fp16", NULL);
     assert_ok(b->ops->compile(b, all.g, &e, &err), &err);
-    assert_ok(
-        b->ops->run(e, (const float *const *)all.in, all.out, record, &together, &err),
-        &err);
-    assert_ok(b->ops->run(e, (const float *const *)all.in, all.out, NULL, NULL, &err),
-              &err);
+    assert_ok(b->ops->run(e, &every, record, &together, &err), &err);
+    assert_ok(b->ops->run(e, &every, NULL, NULL, &err), &err);
     b->ops->release(e);
     assert_ok(b->ops->compile(b, one.g, &e, &err), &err);
     for (int item = 0; item < batch; item++) {
-        const float *in[HP_GRAPH_PORTS];
-        float *out[HP_GRAPH_PORTS];
+        hp_ports there = hp_ports_shift(&every, one.g, item), here = there;
         film alone = {0};
 
-        hp_graph_shift(one.g, item, (const float *const *)all.in, all.out, in, out);
-        assert_ok(b->ops->run(e, in, one.out, record, &alone, &err), &err);
+        for (int i = 0; i < one.outputs; i++)
+            here.out[i] = one.out[i];
+        assert_ok(b->ops->run(e, &here, record, &alone, &err), &err);
         for (int s = 0; s < alone.frames; s++) {
             int at = find_frame(&together, alone.name[s]->name, item);
 
             assert_memory_equal(together.data[at], alone.data[s],
                                 alone.count[s] * sizeof(float));
         }
-        assert_ok(b->ops->run(e, in, one.out, NULL, NULL, &err), &err);
+        assert_ok(b->ops->run(e, &here, NULL, NULL, &err), &err);
         for (int i = 0; i < one.outputs; i++)
-            assert_memory_equal(out[i], one.out[i], one.out_count[i] * sizeof(float));
+            assert_memory_equal(there.out[i], one.out[i],
+                                one.out_count[i] * sizeof(float));
         done_film(&alone);
     }
     assert_int_equal(together.frames % batch, 0);
@@ -377,8 +391,8 @@ static void test_cuda__batch_is_its_items(void **state)
 static void run_quietly(hp_exec *e, world *a, hp_code want)
 {
     hp_error err = HP_ERROR_INIT;
-    hp_code r =
-        hp_backend_cuda.run(e, (const float *const *)a->in, a->out, NULL, NULL, &err);
+    hp_ports io = ports_of(a);
+    hp_code r = hp_backend_cuda.run(e, &io, NULL, NULL, &err);
 
     if (r != want)
         print_error("%s\n", err.msg);
@@ -592,12 +606,11 @@ static void run_items(hp_backend *b, const network *n, world *a, const float *wa
 {
     hp_error err = HP_ERROR_INIT;
     hp_auto(hp_runner) *r = NULL;
+    hp_ports io = ports_of(a);
 
     memset(a->out[0], 0, a->out_count[0] * sizeof(float));
     assert_ok(hp_runner_new(b, &a->p, a->w, &r, &err), &err);
-    assert_ok(hp_runner_run(r, n->size, ITEMS, (const float *const *)a->in, a->out, NULL,
-                            NULL, &err),
-              &err);
+    assert_ok(hp_runner_run(r, n->size, ITEMS, &io, NULL, NULL, &err), &err);
     if (want != NULL)
         assert_true(distance(a->out[0], want, a->out_count[0]) <= 4e-3);
 }
@@ -686,8 +699,9 @@ static void test_cuda__not_finite_names_the_stage(void **state)
     assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
     a.in[0][17] = INFINITY; /* as from a head that ran over in fp16 */
     for (int turn = 0; turn < 2; turn++) {
-        assert_int_equal(b->ops->run(e, (const float *const *)a.in, a.out,
-                                     turn == 0 ? NULL : record, &f, &err),
+        hp_ports io = ports_of(&a);
+
+        assert_int_equal(b->ops->run(e, &io, turn == 0 ? NULL : record, &f, &err),
                          HP_E_NUMERIC);
         assert_string_equal(err.msg, "stage stem.conv: a value is not finite");
     }
@@ -743,6 +757,274 @@ static void test_cuda__says_what_it_is(void **state)
     assert_string_equal(b->ops->name, "cuda");
 }
 
+/* --- both ends --------------------------------------------------------- */
+
+enum { SLICES = 3 };
+
+/* A volume, and three boxes of it as the detector's images; the last hangs over. */
+typedef struct scan {
+    int n[3];
+    int16_t *hu;
+    size_t count;
+    hp_slices slices[SLICES];
+} scan;
+
+static scan make_scan(const int grid[3], int sources, bool mask)
+{
+    scan s = {.n = {7, 31, 29}};
+
+    s.count = (size_t)s.n[0] * s.n[1] * s.n[2];
+    s.hu = malloc(s.count * sizeof *s.hu);
+    assert_non_null(s.hu);
+    for (size_t i = 0; i < s.count; i++)
+        s.hu[i] = (int16_t)(i * 7919 % 1201 - 500);
+    for (int i = 0; i < SLICES; i++) {
+        hp_input *cut = &s.slices[i].cut;
+
+        for (int a = 0; a < 3; a++) {
+            cut->n[a] = grid[a];
+            cut->src_n[a] = a == 0 && grid[0] == 1 ? 1 : s.n[a];
+            cut->lo[a] = grid[a] == 1 ? 0 : 0.25 * i - (i == 2) * 3;
+            cut->hi[a] = grid[a] == 1 ? 1 : s.n[a] - 1.5 * i;
+        }
+        cut->pad = -1024;
+        cut->window = (hp_window){-175, 275, 0.5, 0.25};
+        cut->sources = sources;
+        cut->mask = mask;
+        cut->channels = sources + mask;
+        cut->rect[0] = cut->rect[1] = 3 + i;
+        cut->rect[2] = cut->rect[3] = 20 - i;
+        for (int k = 0; k < sources; k++) /* slices of one volume */
+            s.slices[i].hu[k] =
+                s.hu + (grid[0] == 1 ? (size_t)(k + i) * s.n[1] * s.n[2] : 0);
+    }
+    return s;
+}
+
+static float *rubbish(size_t n)
+{
+    return some_floats(n, 77, false);
+}
+
+/* The image cut on the device, from slices that are there, and on the way to it:
+ * what the CPU makes of them. */
+static void assert_cut(const network *n, int sources, bool mask, int uploads)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *cpu = NULL;
+    hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+    world a = make_worlds(n, SLICES);
+    scan s = make_scan(n->size, sources, mask);
+    hp_ports io = ports_of(&a);
+    hp_exec *e = NULL;
+    float *want = rubbish(a.out_count[0]);
+
+    io.in[0] = NULL; /* nobody reads it */
+    io.slices = s.slices;
+    io.out[0] = want;
+    assert_ok(hp_backend_open("cpu", 1, &cpu, &err), &err);
+    assert_ok(cpu->ops->compile(cpu, a.g, &e, &err), &err);
+    assert_ok(cpu->ops->run(e, &io, NULL, NULL, &err), &err);
+    cpu->ops->release(e);
+    io.out[0] = a.out[0];
+    assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
+    for (int turn = 0; turn < 4; turn++) { /* held in the second and the third */
+        if (turn == 1)
+            b->ops->hold(b, s.hu, s.count);
+        if (turn == 3)
+            b->ops->let_go(b);
+        memset(a.out[0], 0x7f, a.out_count[0] * sizeof(float));
+        host.copies = 0;
+        assert_ok(b->ops->run(e, &io, NULL, NULL, &err), &err);
+        assert_int_equal(host.copies, turn == 1 || turn == 2 ? uploads + 1 : 2);
+        assert_true(distance(a.out[0], want, a.out_count[0]) <= 4e-3);
+    }
+    b->ops->release(e);
+    free(want);
+    free(s.hu);
+    done_world(&a);
+}
+
+static void test_cuda__images_are_cut_from_slices(void **state)
+{
+    (void)state;
+    assert_cut(&DETECTOR, 1, false, 0);
+    assert_cut(&FUSED, 4, true, 1); /* its mask goes up */
+}
+
+/* A box that is not in what is held, and a device without room for it. */
+static void test_cuda__slices_that_are_not_held_are_cut_here(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+    world a = make_worlds(&DETECTOR, SLICES);
+    scan s = make_scan(DETECTOR.size, 1, false);
+    hp_ports io = ports_of(&a);
+    hp_exec *e = NULL;
+    float *want;
+
+    (void)state;
+    io.slices = s.slices;
+    assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
+    assert_ok(b->ops->run(e, &io, NULL, NULL, &err), &err);
+    want = malloc(a.out_count[0] * sizeof *want);
+    assert_non_null(want);
+    memcpy(want, a.out[0], a.out_count[0] * sizeof *want);
+    for (int turn = 0; turn < 2; turn++) {
+        if (turn == 0) /* one voxel short */
+            b->ops->hold(b, s.hu, s.count - 1);
+        host.fail_alloc = turn;
+        if (turn == 1)
+            b->ops->hold(b, s.hu, s.count);
+        memset(a.out[0], 0x7f, a.out_count[0] * sizeof(float));
+        host.copies = 0;
+        assert_ok(b->ops->run(e, &io, NULL, NULL, &err), &err);
+        assert_int_equal(host.copies, 2);
+        assert_memory_equal(a.out[0], want, a.out_count[0] * sizeof(float));
+        assert_int_equal(strstr(notes, "slices not kept") != NULL, turn);
+    }
+    b->ops->release(e);
+    free(want);
+    free(s.hu);
+    done_world(&a);
+}
+
+/* Peaks of the heads as they come back otherwise. */
+static void assert_decoded(hp_backend *b)
+{
+    hp_error err = HP_ERROR_INIT;
+    world a = make_worlds(&DETECTOR, 2);
+    hp_ports io = ports_of(&a);
+    static hp_decoded got[2], want[2];
+    hp_exec *e = NULL;
+    int value[3];
+    hp_decode d;
+
+    assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
+    for (int turn = 0; turn < 3; turn++) { /* with other limits the third time */
+        io = ports_of(&a);
+        assert_ok(b->ops->run(e, &io, NULL, NULL, &err), &err);
+        io = (hp_ports){
+            .in = {a.in[0]}, .decoded = got, .min = 0.01f, .k = 9 - 5 * (turn == 2)};
+        memset(got, 0x5a, sizeof got);
+        d = hp_ports_decode(&io, a.g, value);
+        assert_ok(hp_decode_ref(&d, a.out[0], a.out[1], a.out[2], want, &err), &err);
+        host.copies = 0;
+        assert_ok(b->ops->run(e, &io, NULL, NULL, &err), &err);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(got[i].count, want[i].count);
+            assert_true(got[i].count > 2);
+            assert_int_equal(got[i].bad, 0);
+            for (int k = 0; k < got[i].count; k++) {
+                const hp_box_peak *p = &got[i].peak[k], *q = &want[i].peak[k];
+
+                assert_int_equal(p->index, q->index);
+                assert_true(fabsf(p->score - q->score) <= 1e-6f);
+                assert_memory_equal(p->centre, q->centre, sizeof p->centre);
+                assert_memory_equal(p->size, q->size, sizeof p->size);
+            }
+        }
+    }
+    b->ops->release(e);
+    done_world(&a);
+}
+
+static void test_cuda__heads_come_back_as_peaks(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *cpu = NULL;
+    hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+
+    (void)state;
+    assert_decoded(b);
+    assert_ok(hp_backend_open("cpu", 1, &cpu, &err), &err);
+    assert_decoded(cpu);
+}
+
+/* Through a runner that has to take smaller batches, and at last another device. */
+static void test_cuda__both_ends_survive_smaller_batches(void **state)
+{
+    static hp_decoded want[SLICES], got[SLICES];
+    world a = make_worlds(&DETECTOR, SLICES);
+    scan s = make_scan(DETECTOR.size, 1, false);
+    bool smaller = false, moved = false;
+    size_t room = 0;
+
+    (void)state;
+    for (int turn = 0; !moved && turn < 60; turn++, room -= room / 8) {
+        hp_error err = HP_ERROR_INIT;
+        hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+        hp_auto(hp_runner) *r = NULL;
+        hp_ports io = {.slices = s.slices, .decoded = got, .min = 0.01f, .k = 1};
+
+        b->opt.device = "auto";
+        host.room = room;
+        b->ops->hold(b, s.hu, s.count);
+        assert_ok(hp_runner_new(b, &a.p, a.w, &r, &err), &err);
+        assert_ok(hp_runner_run(r, DETECTOR.size, SLICES, &io, NULL, NULL, &err), &err);
+        for (int i = 0; i < SLICES; i++) {
+            if (turn == 0)
+                want[i] = got[i];
+            assert_int_equal(got[i].count, 1);
+            assert_true(fabsf(got[i].peak[0].score - want[i].peak[0].score) <= 4e-3f);
+        }
+        if (turn == 0)
+            room = host.peak;
+        smaller |= b->batch > 0 && b->spare == NULL;
+        moved = b->spare != NULL;
+        host.room = 0;
+    }
+    assert_true(smaller && moved);
+    free(s.hu);
+    done_world(&a);
+}
+
+static void test_cuda__ports_that_do_not_fit_are_refused(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    hp_auto(hp_backend) *cpu = NULL;
+    hp_auto(hp_backend) *cuda = open_cuda("fp16", NULL);
+    world a = make_world(&SEG);
+    scan s = make_scan(SEG.size, 4, true);
+    static hp_decoded got[1];
+
+    (void)state;
+    assert_ok(hp_backend_open("cpu", 1, &cpu, &err), &err);
+    for (int i = 0; i < 2; i++) {
+        hp_backend *b = i == 0 ? cpu : cuda;
+        hp_ports io = ports_of(&a);
+        hp_exec *e = NULL;
+
+        assert_ok(b->ops->compile(b, a.g, &e, &err), &err);
+        io.slices = s.slices; /* five channels; the network has nine */
+        assert_int_equal(b->ops->run(e, &io, NULL, NULL, &err), HP_E_INVALID);
+        assert_non_null(strstr(err.msg, "1 x 21 x 19 of 5 channels"));
+        io.slices = NULL;
+        io.decoded = got;
+        assert_int_equal(b->ops->run(e, &io, NULL, NULL, &err), HP_E_INVALID);
+        assert_non_null(strstr(err.msg, "without heads"));
+        b->ops->release(e);
+    }
+    free(s.hu);
+    done_world(&a);
+}
+
+/* What decoding alone met: a list that says so makes no result. */
+static void test_cuda__bad_peak_fails_the_run(void **state)
+{
+    hp_error err = HP_ERROR_INIT;
+    world a = make_worlds(&DETECTOR, 2);
+    static hp_decoded list[2];
+    hp_ports io = {.decoded = list, .k = 1};
+
+    (void)state;
+    assert_ok(hp_ports_look(&io, a.g, &err), &err);
+    list[1].bad = 1;
+    assert_int_equal(hp_ports_look(&io, a.g, &err), HP_E_NUMERIC);
+    assert_string_equal(err.msg, "stage decode: a value is not finite");
+    done_world(&a);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -766,6 +1048,12 @@ int main(void)
         TEST(test_cuda__device_error_ends_the_run),
         TEST(test_cuda__what_it_cannot_do_is_refused),
         TEST(test_cuda__says_what_it_is),
+        TEST(test_cuda__images_are_cut_from_slices),
+        TEST(test_cuda__slices_that_are_not_held_are_cut_here),
+        TEST(test_cuda__heads_come_back_as_peaks),
+        TEST(test_cuda__both_ends_survive_smaller_batches),
+        TEST(test_cuda__ports_that_do_not_fit_are_refused),
+        TEST(test_cuda__bad_peak_fails_the_run),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -159,17 +159,16 @@ static void run_golden_in(const char *name, int threads, const char *precision,
     assert_ok(hp_backend_open_with(&opt, &b, &err), &err);
     for (w->item = 0; w->item < batch; w->item++) {
         float *image = image_of(w, w->item, size);
-        const float *in[2] = {image, NULL};
-        float *out[3] = {NULL, NULL, NULL};
+        hp_ports io = {.in = {image}};
 
         if (w->graph == NULL) {
             assert_ok(hp_net_build(&w->params, w->weights, size, &w->graph, &err), &err);
             assert_ok(b->ops->compile(b, w->graph, &e, &err), &err);
         }
         if (mask != NULL)
-            in[1] = (const float *)mask->data +
-                    (size_t)w->item * (hp_tensor_count(mask) / (size_t)batch);
-        assert_ok(b->ops->run(e, in, out, compare, w, &err), &err);
+            io.in[1] = (const float *)mask->data +
+                       (size_t)w->item * (hp_tensor_count(mask) / (size_t)batch);
+        assert_ok(b->ops->run(e, &io, compare, w, &err), &err);
         free(image);
     }
     assert_int_equal(w->bad, 0);
@@ -247,7 +246,6 @@ static void first_layer(const char *precision, float *out)
     hp_auto(hp_graph) *g = NULL;
     hp_exec *e = NULL;
     hp_error err = HP_ERROR_INIT;
-    const float *in[] = {image};
 
     for (size_t i = 0; i < sizeof image / sizeof *image; i++)
         image[i] = (float)(i * 7919 % 4001) / 1000 - 2;
@@ -265,7 +263,8 @@ static void first_layer(const char *precision, float *out)
     assert_ok(hp_graph_plan(g, &err), &err);
     assert_ok(hp_backend_open_with(&opt, &b, &err), &err);
     assert_ok(b->ops->compile(b, g, &e, &err), &err);
-    assert_ok(b->ops->run(e, in, (float *const[]){out}, NULL, NULL, &err), &err);
+    assert_ok(b->ops->run(e, &(hp_ports){.in = {image}, .out = {out}}, NULL, NULL, &err),
+              &err);
     b->ops->release(e);
 }
 
@@ -313,19 +312,17 @@ static void test_golden__bad_numbers_name_their_stage(void **state)
     golden w;
     int size[3];
     float *image;
-    const float *in[1];
-    float *out[3] = {NULL, NULL, NULL};
 
     (void)state;
     open_golden("hourglass3d", &w);
     image = image_of(&w, 0, size);
-    in[0] = image;
     for (int i = 0; i < 2000; i++)
         image[i] = i % 2 ? 3e38f : -3e38f; /* overflows in the first convolution */
     assert_ok(hp_net_build(&w.params, w.weights, size, &w.graph, &err), &err);
     assert_ok(hp_backend_open("cpu", 2, &b, &err), &err);
     assert_ok(b->ops->compile(b, w.graph, &e, &err), &err);
-    assert_int_equal(b->ops->run(e, in, out, NULL, NULL, &err), HP_E_NUMERIC);
+    assert_int_equal(b->ops->run(e, &(hp_ports){.in = {image}}, NULL, NULL, &err),
+                     HP_E_NUMERIC);
     assert_non_null(strstr(err.msg, "stage stem."));
     b->ops->release(e);
     hp_backend_close(b);

@@ -58,14 +58,13 @@ static void agree(const char *name, const float *a, const float *b, size_t n)
     }
 }
 
-static void run(const hp_model_stage *s, int fold, const int size[3],
-                const float *const *in, float *const *out)
+static void run(const hp_model_stage *s, int fold, const int size[3], const hp_ports *io)
 {
     hp_error err = HP_ERROR_INIT;
     hp_auto(hp_runner) *r = NULL;
 
     assert_ok(hp_runner_new(backend, &s->params, s->weights[fold], &r, &err), &err);
-    assert_ok(hp_runner_run(r, size, 1, in, out, NULL, NULL, &err), &err);
+    assert_ok(hp_runner_run(r, size, 1, io, NULL, NULL, &err), &err);
 }
 
 static float *windowed(const hp_model_stage *s, const int16_t *hu, size_t n)
@@ -93,7 +92,7 @@ static void test_small__liver_logits_agree(void **state)
         char name[32];
         int k = 0;
 
-        run(s, 0, n, (const float *const[]){x}, (float *const[]){out});
+        run(s, 0, n, &(hp_ports){.in = {x}, .out = {out}});
         for (int z = 0; z < n[0]; z += 8)
             for (int y = 0; y < n[1]; y += 8)
                 for (int xx = 0; xx < n[2]; xx += 8)
@@ -185,7 +184,7 @@ static void test_small__key_slice_logits_agree(void **state)
         for (int z = 0; z < c; z++)
             hp_window_ref((const int16_t *)hu->data + ((size_t)i * c + z) * plane, plane,
                           &s->window, x + z, c);
-        run(s, 0, (int[3]){1, h, w}, (const float *const[]){x}, (float *const[]){out});
+        run(s, 0, (int[3]){1, h, w}, &(hp_ports){.in = {x}, .out = {out}});
         for (int y = 0; y < h; y += 16)
             for (int xx = 0; xx < w; xx += 16)
                 sub[k++] = out[(size_t)y * w + xx];
@@ -234,8 +233,8 @@ static void test_small__texture_logits_agree(void **state)
                                 ((size_t)(4 * i + p) * side + y + at[0]) * side + at[1],
                             (size_t)crop, &s->window, x + (size_t)y * crop * 4 + p, 4);
                 run(s, fold, (int[3]){1, crop, crop},
-                    (const float *const[]){x, (const float *)mask->data + i * cells},
-                    (float *const[]){out + (size_t)i * classes});
+                    &(hp_ports){.in = {x, (const float *)mask->data + i * cells},
+                                .out = {out + (size_t)i * classes}});
             }
             if (stage == HP_STAGE_KSF)
                 snprintf(name, sizeof name, "ksf.logit");

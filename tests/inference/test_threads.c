@@ -42,7 +42,7 @@ static void run(const hp_net_params *p, hp_weights *weights, const int size[3],
     hp_auto(hp_backend) *b = NULL;
     hp_auto(hp_graph) *g = NULL;
     hp_exec *e = NULL;
-    float *in[2] = {NULL, NULL}, *out[3] = {NULL, NULL, NULL};
+    float *in[2] = {NULL, NULL};
 
     assert_ok(hp_net_build(p, weights, size, &g, &err), &err);
     assert_ok(hp_backend_open("cpu", threads, &b, &err), &err);
@@ -59,7 +59,7 @@ static void run(const hp_net_params *p, hp_weights *weights, const int size[3],
                 v->input == 1 ? (float)(k % 3 == 0) : (float)(k * 7919 % 4001) / 1000 - 2;
     }
     *ret = (sums){.count = 0};
-    assert_ok(b->ops->run(e, (const float *const *)in, out, add, ret, &err), &err);
+    assert_ok(b->ops->run(e, &(hp_ports){.in = {in[0], in[1]}}, add, ret, &err), &err);
     b->ops->release(e);
     free(in[0]);
     free(in[1]);

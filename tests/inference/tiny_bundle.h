@@ -14,21 +14,22 @@
 #include "inference/pipeline.h"
 #include "tests/inference/world.h"
 
+/* Widths that a GPU takes too. */
 static const char TINY_LIVER[] =
-    "{\"widths\":[4,6],\"strides\":[[1,1,1],[2,2,2]],\"grid\":[16,32,40],"
+    "{\"widths\":[8,16],\"strides\":[[1,1,1],[2,2,2]],\"grid\":[16,32,40],"
     "\"spacing_mm\":[16,12,12]}";
 static const char TINY_DETECTOR[] =
     "{\"stacks\":1,\"dims\":[4,4],\"modules\":[1,1],\"stem\":4,\"stem_kernel\":[3,7,7],"
     "\"stem_stride\":[1,2,2],\"res_stride\":[2,2,2],\"hg_strides\":[[2,2,2]],"
     "\"grid\":[12,44,64]}";
 static const char TINY_SEG[] =
-    "{\"slices\":3,\"interval_mm\":2,\"spacing_mm\":2,\"widths\":[4,6]}";
+    "{\"slices\":3,\"interval_mm\":2,\"spacing_mm\":2,\"widths\":[8,8]}";
 static const char TINY_KSF[] =
-    "{\"depth\":18,\"width\":0.0625,\"output_stride\":8,\"D\":4,\"K\":3,\"classes\":2,"
+    "{\"depth\":18,\"width\":0.0625,\"output_stride\":8,\"D\":8,\"K\":3,\"classes\":2,"
     "\"mask_input\":false}";
 static const char TINY_CLASSIFY[] =
-    "{\"depth\":18,\"width\":0.0625,\"output_stride\":8,\"D\":4,\"K\":3,\"classes\":4,"
-    "\"mask_input\":false}";
+    "{\"depth\":18,\"width\":0.0625,\"output_stride\":8,\"D\":8,\"K\":3,\"classes\":4,"
+    "\"mask_input\":true}";
 
 static char tiny_dir[64];
 static char tiny_sha[8][HP_SHA256_HEX];
@@ -52,7 +53,7 @@ static inline void tiny_network(int i, const char *arch, const char *params)
 
     assert_ok(hp_json_parse(params, strlen(params), &j, &err), &err);
     assert_ok(hp_net_params_read(arch, j, NULL, &p, &err), &err);
-    assert_ok(hp_weights_random((uint64_t)i + 1, &w, &err), &err);
+    assert_ok(hp_weights_random((uint64_t)i + 41, &w, &err), &err);
     assert_ok(
         hp_net_build(&p, w, flat ? (int[3]){1, 32, 32} : (int[3]){8, 32, 32}, &g, &err),
         &err);

@@ -302,7 +302,10 @@ hp_code hp_bench_compare(hp_bench *b, hp_cudnn_conv *v, int candidate, hp_error 
         r = hp_gpu_fill(b->g, b->buf[4], 0xff, hp_layer_y_count(&b->layer) * 2, reterr);
     if (r == HP_OK) {
         r = run(b, v, candidate, reterr);
-        if (r == HP_E_UNSUPPORTED) /* an engine may say so only when it is to run */
+        /* An engine may say so only when it is to run; and one that could not be
+         * started is its own fault where the device goes on. */
+        if (r == HP_E_UNSUPPORTED ||
+            (r == HP_E_DEVICE && hp_gpu_wait(b->g, NULL) == HP_OK))
             return hp_wrap(reterr, HP_E_MISMATCH, "it does not run");
     }
     if (r == HP_OK)

@@ -133,8 +133,7 @@ hp_code hp_gpu_fill(hp_gpu *g, void *p, int byte, size_t bytes, hp_error *reterr
 hp_code hp_gpu_wait(hp_gpu *g, hp_error *reterr)
 {
     (void)g;
-    (void)reterr;
-    return HP_OK;
+    return host.lost ? hp_fail(reterr, HP_E_DEVICE, "CUDA: waiting") : HP_OK;
 }
 
 hp_code hp_gpu_capture_begin(hp_gpu *g, hp_error *reterr)
@@ -363,7 +362,10 @@ hp_code hp_cudnn_conv_run(hp_cudnn_conv *v, int i, const void *x, const void *w,
         memset(workspace, 0x5a, host.workspace[engine]); /* an engine may */
     if (host.fault[engine] == HOST_REFUSES)
         return hp_fail(reterr, HP_E_UNSUPPORTED, "engine %d: not this shape", engine);
-    if (host.fault[engine] == HOST_DEVICE_ERROR)
+    if (host.fault[engine] == HOST_FAILS)
+        return hp_fail(reterr, HP_E_DEVICE, "engine %d: execution failed", engine);
+    host.lost |= host.fault[engine] == HOST_DEVICE_ERROR;
+    if (host.lost)
         return hp_fail(reterr, HP_E_DEVICE, "CUDA: an illegal memory access");
     the_gpu.engine = engine;
     return compute_batch(&v->l, x, w, z, bias, y, host.fault[engine], reterr);

@@ -5,6 +5,7 @@
 #ifndef HP_TESTS_INFERENCE_HOST_GPU_H
 #define HP_TESTS_INFERENCE_HOST_GPU_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #ifdef __cplusplus
@@ -18,6 +19,7 @@ typedef enum host_fault {
     HOST_OFF_IN_ONE,   /* one channel of every voxel is a little off */
     HOST_NO_BIAS,      /* forgets the bias */
     HOST_REFUSES,      /* says at its first run that it does not support it */
+    HOST_FAILS,        /* cannot be started, and harms nobody */
     HOST_DEVICE_ERROR, /* takes the device down */
 } host_fault;
 enum { HOST_ENGINES = 3 };
@@ -33,6 +35,7 @@ typedef struct host_gpu {
     long copies;             /* to the device or from it */
     long asked;              /* layers for which heuristics were asked */
     const char *name;
+    bool lost; /* the device is down */
 } host_gpu;
 
 extern host_gpu host;

@@ -468,6 +468,7 @@ static void test_cuda__wrong_engine_is_struck_off(void **state)
     assert_right_despite(HOST_OFF_IN_ONE, HOST_RIGHT, 1);
     assert_right_despite(HOST_NO_BIAS, HOST_RIGHT, 1);
     assert_right_despite(HOST_REFUSES, HOST_NO_BIAS, 3);
+    assert_right_despite(HOST_FAILS, HOST_RIGHT, 1);
 }
 
 static void test_cuda__layer_that_nobody_computes_right_is_refused(void **state)

@@ -49,45 +49,64 @@ static const int16_t *plane_at(int z, void *payload)
     return ((plane_cache *)payload)->plane[z];
 }
 
+/* What a slice's run works in. */
+typedef struct slice_room {
+    int16_t *hu;     /* (slices, h, w) */
+    float *in, *out; /* (h, w, slices), (h, w) */
+} slice_room;
+
+static hp_code room_init(slice_room *m, size_t plane, int count, hp_error *reterr)
+{
+    m->hu = malloc(plane * (size_t)count * sizeof *m->hu);
+    m->in = malloc(plane * (size_t)count * sizeof *m->in);
+    m->out = malloc(plane * sizeof *m->out);
+    return m->hu != NULL && m->in != NULL && m->out != NULL
+               ? HP_OK
+               : hp_fail(reterr, HP_E_NO_MEMORY, "key slice input");
+}
+
+static void room_done(slice_room *m)
+{
+    free(m->hu);
+    free(m->in);
+    free(m->out);
+}
+
+static void add_probabilities(const float *logit, size_t n, float *sum)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++)
+        sum[i] += 1.0f / (1.0f + expf(-logit[i]));
+}
+
 /* Adds this phase's probabilities of plane z to sum. */
-static hp_code run_slice(hp_visit *v, plane_cache *c, int phase, int z, float *sum,
-                         hp_error *reterr)
+static hp_code run_slice(hp_visit *v, plane_cache *c, const slice_room *m, int phase,
+                         int z, float *sum, hp_error *reterr)
 {
     const hp_model_stage *s = &v->p->model->stage[HP_STAGE_KEYSLICE];
     const hp_geom *g = &c->vol->geom;
     int count = s->params.unet.slices, size[3] = {1, c->map->n[0], c->map->n[1]};
     size_t plane = (size_t)size[1] * size[2];
     int reach = (int)ceil(count * s->params.unet.interval_mm / g->spacing_mm[0] / 2) + 2;
-    int16_t *hu = malloc(plane * (size_t)count * sizeof *hu);
-    float *in = malloc(plane * (size_t)count * sizeof *in),
-          *out = malloc(plane * sizeof *out);
-    char prefix[32];
-    hp_code r = hu != NULL && in != NULL && out != NULL
-                    ? HP_OK
-                    : hp_fail(reterr, HP_E_NO_MEMORY, "key slice input");
+    char prefix[32], name[48];
+    hp_code r = HP_OK;
 
     for (int i = z - reach; i <= z + reach && r == HP_OK; i++)
         if (i >= 0 && i < g->n[0])
             r = make_plane(c, i);
     if (r == HP_OK)
         r = hp_crop_stack(z, g->n[0], g->spacing_mm[0], count, s->params.unet.interval_mm,
-                          c->map->n, plane_at, c, hu, reterr);
-    for (int k = 0; k < count && r == HP_OK; k++)
-        hp_window_ref(hu + (size_t)k * plane, plane, &s->window, in + k, count);
+                          c->map->n, plane_at, c, m->hu, reterr);
+    if (r != HP_OK)
+        return r;
+    hp_window_ref(m->hu, count, plane, &s->window, m->in, count);
     snprintf(prefix, sizeof prefix, "keyslice.%s.%d", hp_phase_name((hp_phase)phase), z);
-    if (r == HP_OK) {
-        char name[48];
-
-        snprintf(name, sizeof name, "%s.input", prefix);
-        hp_stage_dump_channels_last(v->p, in, (int[4]){1, size[1], size[2], count}, name);
-        r = hp_stage_run(v->p, HP_STAGE_KEYSLICE, 0, prefix, size,
-                         &(hp_ports){.in = {in}, .out = {out}}, reterr);
-    }
-    for (size_t i = 0; i < plane && r == HP_OK; i++)
-        sum[i] += 1.0f / (1.0f + expf(-out[i]));
-    free(hu);
-    free(in);
-    free(out);
+    snprintf(name, sizeof name, "%s.input", prefix);
+    hp_stage_dump_channels_last(v->p, m->in, (int[4]){1, size[1], size[2], count}, name);
+    r = hp_stage_run(v->p, HP_STAGE_KEYSLICE, 0, prefix, size,
+                     &(hp_ports){.in = {m->in}, .out = {m->out}}, reterr);
+    if (r == HP_OK)
+        add_probabilities(m->out, plane, sum);
     return r;
 }
 
@@ -112,18 +131,22 @@ static hp_code run_phase(hp_visit *v, int phase, const uint8_t *wanted, int coun
                          float **sum, hp_error *reterr)
 {
     plane_cache c = {.vol = v->seen[phase], .map = &v->lesions, .err = reterr};
+    slice_room m = {NULL};
     int done = 0;
-    hp_code r = HP_OK;
+    hp_code r;
 
     c.plane = calloc((size_t)v->lesions.nz, sizeof *c.plane);
     if (c.plane == NULL)
         return hp_fail(reterr, HP_E_NO_MEMORY, "key slice planes");
+    r = room_init(&m, (size_t)c.map->n[0] * c.map->n[1],
+                  v->p->model->stage[HP_STAGE_KEYSLICE].params.unet.slices, reterr);
     for (int z = 0; z < v->lesions.nz && r == HP_OK; z++) {
         if (!wanted[z])
             continue;
-        r = run_slice(v, &c, phase, z, sum[z], reterr);
+        r = run_slice(v, &c, &m, phase, z, sum[z], reterr);
         hp_stage_progress(v->p, "keyslice", (double)++done / count);
     }
+    room_done(&m);
     cache_done(&c);
     return r;
 }

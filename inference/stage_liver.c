@@ -43,7 +43,7 @@ static hp_code run_windows(hp_pipeline *p, const hp_volume *grid, const char *na
         char prefix[32];
 
         snprintf(prefix, sizeof prefix, "%s.w%d", name, w);
-        hp_window_ref(grid->hu + (size_t)z0 * plane, size, &s->window, in, 1);
+        hp_window_ref(grid->hu + (size_t)z0 * plane, 1, size, &s->window, in, 1);
         hp_stage_dump(p, in, n, 3, "%s.input", prefix);
         r = hp_stage_run(p, HP_STAGE_LIVER, 0, prefix, n,
                          &(hp_ports){.in = {in}, .out = {out}}, reterr);

@@ -33,7 +33,7 @@ hp_code hp_input_ref(const hp_input *in, const int16_t *const *src, float *dst,
         r = hp_resize_hu_ref(src[s], in->src_n, in->lo, in->hi, in->n, in->pad, hu,
                              reterr);
         if (r == HP_OK)
-            hp_window_ref(hu, count, &in->window, dst + s, in->channels);
+            hp_window_ref(hu, 1, count, &in->window, dst + s, in->channels);
     }
     if (r == HP_OK && in->channels > in->sources)
         fill_rest(in, dst);

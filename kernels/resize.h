@@ -22,7 +22,8 @@
 extern "C" {
 #endif
 
-/* dst[dst_n] int16 HU, rounded to nearest even; src[src_n]; orders are z,y,x. */
+/* dst[dst_n] int16 HU, rounded to nearest even; src[src_n]; orders are z,y,x. lo <= hi,
+ * or HP_E_INVALID. */
 hp_code hp_resize_hu_ref(const int16_t *src, const int src_n[3], const double lo[3],
                          const double hi[3], const int dst_n[3], int16_t pad,
                          int16_t *dst, hp_error *reterr);

@@ -13,9 +13,9 @@ typedef struct hp_window {
     double lo, hi, mean, std;
 } hp_window;
 
-/* n voxels of hu become dst[i * stride]: one channel of an NDHWC tensor. */
-void hp_window_ref(const int16_t *hu, size_t n, const hp_window *w, float *dst,
-                   int stride);
+/* (planes, n) voxels become the first `planes` of dst's (n, channels). */
+void hp_window_ref(const int16_t *hu, int planes, size_t n, const hp_window *w,
+                   float *dst, int channels);
 
 #ifdef __cplusplus
 }

@@ -72,7 +72,7 @@ static float *windowed(const hp_model_stage *s, const int16_t *hu, size_t n)
     float *x = malloc(n * sizeof *x);
 
     assert_non_null(x);
-    hp_window_ref(hu, n, &s->window, x, 1);
+    hp_window_ref(hu, 1, n, &s->window, x, 1);
     return x;
 }
 
@@ -181,9 +181,8 @@ static void test_small__key_slice_logits_agree(void **state)
 
     (void)state;
     for (int i = 0; i < m; i++) {
-        for (int z = 0; z < c; z++)
-            hp_window_ref((const int16_t *)hu->data + ((size_t)i * c + z) * plane, plane,
-                          &s->window, x + z, c);
+        hp_window_ref((const int16_t *)hu->data + (size_t)i * c * plane, c, plane,
+                      &s->window, x, c);
         run(s, 0, (int[3]){1, h, w}, &(hp_ports){.in = {x}, .out = {out}});
         for (int y = 0; y < h; y += 16)
             for (int xx = 0; xx < w; xx += 16)
@@ -231,7 +230,7 @@ static void test_small__texture_logits_agree(void **state)
                         hp_window_ref(
                             (const int16_t *)hu->data +
                                 ((size_t)(4 * i + p) * side + y + at[0]) * side + at[1],
-                            (size_t)crop, &s->window, x + (size_t)y * crop * 4 + p, 4);
+                            1, (size_t)crop, &s->window, x + (size_t)y * crop * 4 + p, 4);
                 run(s, fold, (int[3]){1, crop, crop},
                     &(hp_ports){.in = {x, (const float *)mask->data + i * cells},
                                 .out = {out + (size_t)i * classes}});

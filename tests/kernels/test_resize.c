@@ -240,13 +240,108 @@ static void test_window__clips_scales_and_strides(void **state)
     float out[10] = {0};
 
     (void)state;
-    hp_window_ref(HU, 5, &w, out, 2);
+    hp_window_ref(HU, 1, 5, &w, out, 2); /* one channel of two */
     assert_float_equal(out[0], -2, 1e-6);
     assert_float_equal(out[2], -2, 1e-6);
     assert_float_equal(out[4], 0, 1e-6);
     assert_float_equal(out[6], 2, 1e-6);
     assert_float_equal(out[8], 2, 1e-6);
     assert_float_equal(out[1], 0, 0);
+}
+
+/* More voxels than the threads take at once, and planes side by side. */
+static void test_window__planes_become_channels(void **state)
+{
+    enum { N = 1301, PLANES = 3, CHANNELS = 5 };
+    static int16_t hu[PLANES * N];
+    static float out[N * CHANNELS], one[N];
+    hp_window w = {-175, 275, 0.5, 0.25};
+
+    (void)state;
+    for (int i = 0; i < PLANES * N; i++)
+        hu[i] = (int16_t)(i * 31 % 900 - 400);
+    for (int i = 0; i < N * CHANNELS; i++)
+        out[i] = 77;
+    hp_window_ref(hu, PLANES, N, &w, out, CHANNELS);
+    for (int c = 0; c < CHANNELS; c++) {
+        if (c < PLANES)
+            hp_window_ref(hu + c * N, 1, N, &w, one, 1);
+        for (int i = 0; i < N; i++)
+            assert_float_equal(out[i * CHANNELS + c], c < PLANES ? one[i] : 77, 0);
+    }
+}
+
+/* One voxel by the definition in resize.h, in double. */
+static double by_definition(const float *src, const int n[3], const double lo[3],
+                            const double hi[3], const int dst_n[3], const int at[3],
+                            double pad)
+{
+    double from[3], to[3], sum = 0, whole = 1;
+
+    for (int a = 0; a < 3; a++) {
+        double scale = (hi[a] - lo[a]) / dst_n[a], centre = lo[a] + (at[a] + 0.5) * scale;
+
+        if (centre < 0 || centre >= n[a])
+            return pad;
+        from[a] = fmax(centre - fmax(scale, 1) / 2, 0);
+        to[a] = fmin(centre + fmax(scale, 1) / 2, n[a]);
+        whole *= to[a] - from[a];
+    }
+    for (int z = (int)from[0]; z < to[0]; z++)
+        for (int y = (int)from[1]; y < to[1]; y++)
+            for (int x = (int)from[2]; x < to[2]; x++) {
+                double cover = 1;
+                int p[3] = {z, y, x};
+
+                for (int a = 0; a < 3; a++)
+                    cover *= fmin(to[a], p[a] + 1) - fmax(from[a], p[a]);
+                sum += cover * (double)src[((size_t)z * n[1] + y) * n[2] + x];
+            }
+    return sum / whole;
+}
+
+/* Axes that keep their voxels, that are shifted, shrink or grow, inside and out, of
+ * more rows than are made at once. */
+static void test_resize__is_what_the_header_says(void **state)
+{
+    enum { SRC = 7 * 41 * 37, DST = 8 * 70 * 45 };
+    static const int N[3] = {7, 41, 37};
+    static const struct {
+        double lo[3], hi[3];
+        int n[3];
+    } BOX[] = {
+        {{0, 0, 0}, {7, 41, 37}, {7, 41, 37}},
+        {{-1, -3, 5}, {4, 67, 45}, {5, 70, 40}},
+        {{0, 0.25, 3}, {7, 35.25, 33}, {7, 35, 30}},
+        {{1.5, -2, -4.5}, {6.5, 50, 39}, {4, 70, 11}},
+        {{2, 9, 0}, {3, 9, 37}, {8, 5, 45}},
+        {{-9, 2, 2}, {-1, 30, 30}, {3, 40, 20}},
+    };
+    static float src[SRC], dst[DST];
+    static int16_t hu[SRC], hu_dst[DST];
+    hp_error err = HP_ERROR_INIT;
+
+    (void)state;
+    for (int i = 0; i < SRC; i++)
+        src[i] = hu[i] = (int16_t)(i * 7919 % 2003 - 1000);
+    for (size_t b = 0; b < sizeof BOX / sizeof BOX[0]; b++) {
+        const int *n = BOX[b].n;
+
+        assert_int_equal(
+            hp_resize_f32_ref(src, N, BOX[b].lo, BOX[b].hi, n, -2000, dst, &err), HP_OK);
+        assert_int_equal(
+            hp_resize_hu_ref(hu, N, BOX[b].lo, BOX[b].hi, n, -2000, hu_dst, &err), HP_OK);
+        for (int i = 0; i < n[0] * n[1] * n[2]; i++) {
+            const int at[3] = {i / (n[1] * n[2]), i / n[2] % n[1], i % n[2]};
+            double want = by_definition(src, N, BOX[b].lo, BOX[b].hi, n, at, -2000);
+
+            assert_true(fabs(dst[i] - want) <= 2e-3);
+            assert_int_equal(hu_dst[i], (int)lrintf(dst[i]));
+        }
+    }
+    assert_int_equal(hp_resize_hu_ref(hu, N, (const double[3]){0, 3, 0},
+                                      (const double[3]){7, 2, 37}, N, 0, hu_dst, &err),
+                     HP_E_INVALID);
 }
 
 int main(void)
@@ -262,6 +357,8 @@ int main(void)
         cmocka_unit_test(test_warp__a_shifted_grid_takes_the_shifted_voxels),
         cmocka_unit_test(test_warp__a_tilted_source_is_read_through_its_axes),
         cmocka_unit_test(test_window__clips_scales_and_strides),
+        cmocka_unit_test(test_window__planes_become_channels),
+        cmocka_unit_test(test_resize__is_what_the_header_says),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

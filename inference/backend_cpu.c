@@ -456,17 +456,27 @@ static hp_code memories(cpu *c, const hp_op *op, step *s, dnnl_primitive_desc_t 
     return r;
 }
 
-/* 3 x 3 in plane, stride 1, in floats. */
-static bool is_plain(const hp_exec *e, const hp_op *op)
+/* 3 x 3 in plane, stride 1. */
+static bool is_plain(const hp_op *op)
 {
     for (int a = 0; a < 3; a++)
         if (op->stride[a] != 1 || op->dilation[a] != 1)
             return false;
-    return op->k[1] == 3 && op->k[2] == 3 && !e->narrow[op->in[0]] &&
-           !e->narrow[op->out] && own_lanes();
+    return op->k[1] == 3 && op->k[2] == 3 && own_lanes();
 }
 
-/* Whether kernels/conv_rows computes this. */
+/* Whether the operation reads what a first layer made of the image. */
+static bool second_layer(const hp_graph *g, const hp_op *op)
+{
+    const hp_value *x = &g->value[op->in[0]];
+    const hp_op *before = x->input < 0 ? &g->op[x->first] : NULL;
+
+    return before != NULL && before->kind == HP_OP_CONV &&
+           g->value[before->in[0]].input >= 0;
+}
+
+/* Whether kernels/conv_rows computes this: in bf16, where oneDNN is faster, the key slice
+ * network's second layer alone, whose rounded weights its outlines feel most. */
 static bool for_rows(const hp_exec *e, const hp_op *op, hp_conv_rows *ret)
 {
     const hp_value *x = &e->g->value[op->in[0]], *y = &e->g->value[op->out];
@@ -475,8 +485,11 @@ static bool for_rows(const hp_exec *e, const hp_op *op, hp_conv_rows *ret)
                           .cin = x->dim[3],
                           .cout = y->dim[3],
                           .depth = op->k[0],
-                          .relu = op->relu};
-    return is_plain(e, op) && hp_conv_rows_serves(ret);
+                          .relu = op->relu,
+                          .narrow = e->narrow[op->out]};
+    return is_plain(op) && e->narrow[op->in[0]] == ret->narrow &&
+           (!ret->narrow || (op->nd == 2 && second_layer(e->g, op))) &&
+           hp_conv_rows_serves(ret);
 }
 
 /* Whether kernels/conv_wide does, to a gain. */
@@ -489,8 +502,8 @@ static bool for_wide(const hp_exec *e, const hp_op *op, hp_conv_wide *ret)
                           .cout = y->dim[3],
                           .depth = op->k[0],
                           .relu = op->relu};
-    return is_plain(e, op) && y->dim[0] * y->dim[1] * y->dim[2] >= WIDE_VOXELS &&
-           hp_conv_wide_serves(ret);
+    return is_plain(op) && !e->narrow[op->in[0]] && !e->narrow[op->out] &&
+           y->dim[0] * y->dim[1] * y->dim[2] >= WIDE_VOXELS && hp_conv_wide_serves(ret);
 }
 
 static void pack_own(const step *s, const float *weight, float *packed)

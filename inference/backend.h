@@ -1,8 +1,8 @@
 /* What runs a planned graph: a struct of function pointers that each device
  * fills in. A stage never asks which one it has.
  *
- * CPU: backend_cpu.c (oneDNN). CUDA: inference/cuda/, a module that is loaded at
- * run time (module.h), so that one package serves hosts with and without a GPU.
+ * CPU: inference/cpu/ (oneDNN and kernels/). CUDA: inference/cuda/, a module that is
+ * loaded at run time (module.h), so that one package serves hosts with and without a GPU.
  */
 #ifndef HP_INFERENCE_BACKEND_H
 #define HP_INFERENCE_BACKEND_H

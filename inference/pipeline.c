@@ -14,6 +14,8 @@
 
 /* --- opening ----------------------------------------------------------- */
 
+/* Everything behind the liver is cropped to its box, which a single voxel of its mask can
+ * move by a slice; and it is found once a study. */
 static hp_code make_runners(hp_pipeline *p, hp_error *reterr)
 {
     for (int s = 0; s < HP_STAGES; s++)
@@ -25,6 +27,7 @@ static hp_code make_runners(hp_pipeline *p, hp_error *reterr)
             if (r != HP_OK)
                 return r;
         }
+    hp_runner_keep_fp32(p->runner[HP_STAGE_LIVER][0]);
     return HP_OK;
 }
 

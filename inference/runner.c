@@ -24,6 +24,7 @@ typedef struct compiled {
 struct hp_runner {
     hp_backend *b;
     int batch; /* items a run takes at most */
+    bool fp32;
     hp_net_params params;
     hp_weights *weights;
     compiled slot[SIZES];
@@ -44,6 +45,11 @@ hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w,
     r->weights = w;
     *ret = r;
     return HP_OK;
+}
+
+void hp_runner_keep_fp32(hp_runner *r)
+{
+    r->fp32 = true;
 }
 
 static void drop(compiled *c)
@@ -97,6 +103,7 @@ static hp_code find(hp_runner *r, const int size[3], int batch, compiled **ret,
     c = hp_net_build(&r->params, r->weights, size, &oldest->graph, reterr);
     if (c == HP_OK) {
         oldest->graph->batch = batch;
+        oldest->graph->fp32 = r->fp32;
         c = r->b->ops->compile(r->b, oldest->graph, &oldest->exec, reterr);
     }
     r->compile_ms += hp_clock_mono_fine_ms() - start;

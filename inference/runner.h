@@ -17,6 +17,10 @@ hp_code hp_runner_new(hp_backend *b, const hp_net_params *p, hp_weights *w,
 void hp_runner_free(hp_runner *r);
 HP_AUTO_DEFINE(hp_runner, hp_runner_free)
 
+/* Before its first run: the network keeps to fp32 on a device that has it, whatever
+ * precision the back end was opened with. */
+void hp_runner_keep_fp32(hp_runner *r);
+
 /* Milliseconds spent so far on making it ready for the sizes that it met. */
 double hp_runner_compile_ms(const hp_runner *r);
 

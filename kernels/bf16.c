@@ -1,5 +1,5 @@
-/* Merge, unfold and max pooling of the CPU over bf16. Blocks of rows are spread over
- * threads; loops over channels vectorise. */
+/* Merge, unfold and max pooling of the CPU over bf16, and weights in it. Blocks of rows
+ * are spread over threads; loops over channels vectorise. */
 #include "kernels/bf16.h"
 
 #include <string.h>
@@ -28,6 +28,18 @@ void hp_bf16_to_floats(const uint16_t *in, size_t n, float *out)
 
         for (size_t i = block * BLOCK; i < end; i++)
             out[i] = hp_bf16_float(in[i]);
+    }
+}
+
+void hp_bf16_filter(const float *weight, size_t n, float *out)
+{
+    float error = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        float want = weight[i] + error;
+
+        out[i] = hp_bf16_float(hp_bf16_of(want));
+        error = want - out[i];
     }
 }
 

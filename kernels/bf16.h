@@ -17,6 +17,10 @@ extern "C" {
 
 void hp_bf16_from_floats(const float *in, size_t n, uint16_t *out);
 void hp_bf16_to_floats(const uint16_t *in, size_t n, float *out);
+/* A filter's n weights as the nearest bf16 numbers once each took over the error of
+ * the one before: the filter keeps its sum, so what it makes of an even area does not
+ * shift. */
+void hp_bf16_filter(const float *weight, size_t n, float *out);
 /* Neither infinite nor not a number. */
 bool hp_bf16_all_finite(const uint16_t *in, size_t n);
 

@@ -12,7 +12,6 @@
  */
 #include "kernels/conv_rows.h"
 
-#include <stdint.h>
 #include <string.h>
 
 #ifdef _OPENMP
@@ -93,11 +92,10 @@ size_t hp_conv_rows_work(const hp_conv_rows *c, int threads)
 typedef struct row {
     const float *in[MAX_ROWS]; /* transformed rows: above first, planes outermost */
     int quads, depth;
-    const float *packed, *bias;
-    const void *plus;
-    bool relu, narrow;
+    const float *packed, *bias, *plus;
+    bool relu;
     float *terms; /* between planes */
-    void *out;
+    float *out;
 } row;
 
 HP_LANES_BEGIN
@@ -120,16 +118,11 @@ HP_INLINED v16 spread(const float *x, int cout)
     {                                                                                    \
         if (b->bias != NULL)                                                             \
             y += (vec) * (const vec##u *)b->bias;                                        \
-        if (b->plus != NULL && b->narrow)                                                \
-            y += vec##_widened((const uint16_t *)b->plus + to);                          \
-        else if (b->plus != NULL)                                                        \
-            y += (vec) * (const vec##u *)((const float *)b->plus + to);                  \
+        if (b->plus != NULL)                                                             \
+            y += (vec) * (const vec##u *)(b->plus + to);                                 \
         if (b->relu)                                                                     \
             y = vec##_relu(y);                                                           \
-        if (b->narrow)                                                                   \
-            vec##_narrowed(y, (uint16_t *)b->out + to);                                  \
-        else                                                                             \
-            *(vec##u *)((float *)b->out + to) = (vec##u)y;                               \
+        *(vec##u *)(b->out + to) = (vec##u)y;                                            \
     }
 STORE_OF(store8, v8)
 STORE_OF(store16, v16)
@@ -200,13 +193,6 @@ HP_INLINED void whole_row(const row *b, int cin, int cout)
     }
 }
 
-/* n numbers, in eights, as floats. */
-static void widen(const uint16_t *restrict in, size_t n, float *restrict to)
-{
-    for (size_t i = 0; i < n; i += 8)
-        *(v8u *)(to + i) = (v8u)v8_widened(in + i);
-}
-
 /* Six sums of each six neighbours, four voxels apart. */
 HP_INLINED void transform(const float *restrict in, int n, int cin, float *restrict to)
 {
@@ -268,7 +254,7 @@ static const code *code_of(const hp_conv_rows *c)
 typedef struct band {
     const hp_conv_rows *c;
     const code *code;
-    const void *in;
+    const float *in;
     float *padded, *rows;
 } band;
 
@@ -281,7 +267,7 @@ static float *place(const band *t, int plane, int y)
 static void fetch(const band *t, int z, int y, int plane)
 {
     const int *n = t->c->n, cin = t->c->cin;
-    size_t used = (size_t)n[2] * cin, from = ((size_t)z * n[1] + y) * used;
+    size_t used = (size_t)n[2] * cin;
     float *to = place(t, plane, y);
 
     if (z < 0 || z >= n[0] || y < 0 || y >= n[1]) {
@@ -289,10 +275,7 @@ static void fetch(const band *t, int z, int y, int plane)
         return;
     }
     memset(t->padded, 0, (size_t)cin * sizeof *to);
-    if (t->c->narrow)
-        widen((const uint16_t *)t->in + from, used, t->padded + cin);
-    else
-        memcpy(t->padded + cin, (const float *)t->in + from, used * sizeof *to);
+    memcpy(t->padded + cin, t->in + ((size_t)z * n[1] + y) * used, used * sizeof *to);
     memset(t->padded + cin + used, 0, (size_t)cin * sizeof *to);
     t->code->transform(t->padded, quads(t->c), to);
 }
@@ -303,12 +286,12 @@ static bool run_band(const band *t, int z, int first, const row *volume)
 {
     const hp_conv_rows *c = t->c;
     int end = first + BAND < c->n[1] ? first + BAND : c->n[1];
-    size_t length = (size_t)c->n[2] * c->cout, size = c->narrow ? 2 : sizeof(float);
+    size_t length = (size_t)c->n[2] * c->cout;
     row b = *volume;
     bool finite = true;
 
     for (int y = first - 1; y <= end; y++) {
-        size_t at = ((size_t)z * c->n[1] + y - 1) * length * size; /* bytes */
+        size_t at = ((size_t)z * c->n[1] + y - 1) * length;
 
         for (int p = 0; p < c->depth; p++)
             fetch(t, z + p - c->depth / 2, y, p);
@@ -316,10 +299,10 @@ static bool run_band(const band *t, int z, int first, const row *volume)
             continue;
         for (int r = 0; r < c->depth * TAPS; r++) /* output row y - 1 */
             b.in[r] = place(t, r / TAPS, y - 2 + r % TAPS);
-        b.plus = volume->plus != NULL ? (const char *)volume->plus + at : NULL;
-        b.out = (char *)volume->out + at;
+        b.plus = volume->plus != NULL ? volume->plus + at : NULL;
+        b.out = volume->out + at;
         t->code->row(&b);
-        finite &= hp_lanes_finite(b.out, length, c->narrow);
+        finite &= hp_lanes_finite(b.out, length, false);
     }
     return finite;
 }
@@ -329,8 +312,8 @@ bool hp_conv_rows_serves(const hp_conv_rows *c)
     return (c->depth == 1 || c->depth == 3) && c->n[2] % OUT == 0 && code_of(c) != NULL;
 }
 
-bool hp_conv_rows_run(const hp_conv_rows *c, const void *in, const float *packed,
-                      const float *bias, const void *plus, float *work, void *out)
+bool hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packed,
+                      const float *bias, const float *plus, float *work, float *out)
 {
     const code *code = code_of(c);
     size_t each = hp_conv_rows_work(c, 1);
@@ -346,7 +329,6 @@ bool hp_conv_rows_run(const hp_conv_rows *c, const void *in, const float *packed
                      .bias = bias,
                      .plus = plus,
                      .relu = c->relu,
-                     .narrow = c->narrow,
                      .terms = own,
                      .out = out};
             band t = {.c = c,
@@ -368,8 +350,8 @@ bool hp_conv_rows_serves(const hp_conv_rows *c)
     return false;
 }
 
-bool hp_conv_rows_run(const hp_conv_rows *c, const void *in, const float *packed,
-                      const float *bias, const void *plus, float *work, void *out)
+bool hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packed,
+                      const float *bias, const float *plus, float *work, float *out)
 {
     (void)c, (void)in, (void)packed, (void)bias, (void)plus, (void)work, (void)out;
     return false;

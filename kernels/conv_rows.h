@@ -1,8 +1,7 @@
 /* Convolutions of the CPU whose few channels leave a library's matrix kernels half
- * empty: (1 or 3) x 3 x 3, stride 1, padding as the kernel asks for. Sums are fp32;
- * the order of a sum depends on the shape alone, so results do not depend on the threads.
- * Winograd's sums along x cost about a digit: within 1e-5 of the largest sum of
- * magnitudes.
+ * empty: (1 or 3) x 3 x 3, stride 1, padding as the kernel asks for. fp32; the order of
+ * a sum depends on the shape alone, so results do not depend on the threads. Winograd's
+ * sums along x cost about a digit: within 1e-5 of the largest sum of magnitudes.
  */
 #ifndef HP_KERNELS_CONV_ROWS_H
 #define HP_KERNELS_CONV_ROWS_H
@@ -19,7 +18,6 @@ typedef struct hp_conv_rows {
     int cin, cout; /* 8, 16 or 32; 8 or 16 */
     int depth;     /* of the kernel: 1 or 3 */
     bool relu;
-    bool narrow; /* in, plus and out in bf16; weights and sums are fp32 all the same */
 } hp_conv_rows;
 
 /* Whether there is such a kernel, and this CPU can run it. */
@@ -32,12 +30,12 @@ size_t hp_conv_rows_work(const hp_conv_rows *c, int threads);
 void hp_conv_rows_pack(const hp_conv_rows *c,
                        const float *weight /* (cout, cin, depth, 3, 3) */, float *packed);
 
-/* out = relu?(conv(in) + bias + plus), in bf16 rounded once. packed and work are aligned
- * to 64 bytes. Returns whether all of out is finite. */
-bool hp_conv_rows_run(const hp_conv_rows *c, const void *in /* (D, H, W, cin) */,
+/* out = relu?(conv(in) + bias + plus). packed and work are aligned to 64 bytes. Returns
+ * whether all of out is finite. */
+bool hp_conv_rows_run(const hp_conv_rows *c, const float *in /* (D, H, W, cin) */,
                       const float *packed, const float *bias /* (cout), NULL: none */,
-                      const void *plus /* like out, may be out; NULL: none */,
-                      float *work, void *out /* (D, H, W, cout) */);
+                      const float *plus /* like out, may be out; NULL: none */,
+                      float *work, float *out /* (D, H, W, cout) */);
 
 #ifdef __cplusplus
 }

@@ -67,8 +67,10 @@ static hp_code time_network(const hp_model_stage *s, const char *name,
     r = hp_net_build(&s->params, s->weights[0], size, &g, err);
     if (r == HP_OK)
         r = hp_backend_open_with(&opt, &b, err);
-    if (r == HP_OK)
+    if (r == HP_OK) {
+        g->fp32 = strcmp(name, "liver") == 0; /* as the pipeline has it */
         r = b->ops->compile(b, g, &e, err);
+    }
     if (r != HP_OK)
         return r;
     ready = now_ms(CLOCK_MONOTONIC) - start;

@@ -16,7 +16,7 @@ static hp_code choose_storage(hp_exec *e, hp_error *reterr)
 {
     const hp_graph *g = e->g;
 
-    if (!e->cpu->bf16)
+    if (!e->cpu->bf16 || g->fp32)
         return HP_OK;
     for (int i = 0; i < g->value_count; i++)
         e->narrow[i] = true;

@@ -4,6 +4,8 @@
 #include <dnnl.h>
 #include <stdlib.h>
 
+#include "kernels/bf16.h"
+
 /* Weights that a primitive wanted in another layout. */
 typedef struct packed {
     const float *source;
@@ -185,8 +187,21 @@ static dnnl_status_t conv_attr(dnnl_primitive_attr_t *ret, const hp_op *op)
     return s;
 }
 
+/* The weights as bf16 numbers; the caller's. NULL: no memory. */
+static float *rounded(const float *weight, int filters, size_t each)
+{
+    float *ret = malloc((size_t)filters * each * sizeof *ret);
+
+    for (int k = 0; k < filters && ret != NULL; k++)
+        hp_bf16_filter(weight + k * each, each, ret + k * each);
+    return ret;
+}
+
 static dnnl_status_t reorder(hp_onednn *d, const hp_op *op, int o, int i, packed *p)
 {
+    size_t taps = (size_t)op->k[0] * op->k[1] * op->k[2];
+    float *own =
+        p->md.data_type == dnnl_bf16 ? rounded(op->weight, o, (size_t)i * taps) : NULL;
     dnnl_memory_desc_t plain;
     dnnl_memory_t from = NULL;
     dnnl_primitive_desc_t pd = NULL;
@@ -194,7 +209,8 @@ static dnnl_status_t reorder(hp_onednn *d, const hp_op *op, int o, int i, packed
     dnnl_status_t s = weights_md(&plain, op, o, i, false, dnnl_f32);
 
     if (s == dnnl_success)
-        s = dnnl_memory_create(&from, &plain, d->engine, (void *)op->weight);
+        s = dnnl_memory_create(&from, &plain, d->engine,
+                               own != NULL ? own : (void *)op->weight);
     if (s == dnnl_success)
         s = dnnl_memory_create(&p->memory, &p->md, d->engine, DNNL_MEMORY_ALLOCATE);
     if (s == dnnl_success)
@@ -215,6 +231,7 @@ static dnnl_status_t reorder(hp_onednn *d, const hp_op *op, int o, int i, packed
         dnnl_primitive_desc_destroy(pd);
     if (from != NULL)
         dnnl_memory_destroy(from);
+    free(own);
     return s;
 }
 

@@ -28,27 +28,15 @@ static bool for_image(const hp_graph *g, const bool *narrow, const hp_op *op,
            hp_conv_image_serves(ret);
 }
 
-/* 3 x 3 in plane, stride 1. */
-static bool is_plain(const hp_op *op)
+/* 3 x 3 in plane, stride 1, in floats: in bf16 oneDNN is faster. */
+static bool is_plain(const bool *narrow, const hp_op *op)
 {
     for (int a = 0; a < 3; a++)
         if (op->stride[a] != 1 || op->dilation[a] != 1)
             return false;
-    return op->k[1] == 3 && op->k[2] == 3;
+    return op->k[1] == 3 && op->k[2] == 3 && !narrow[op->in[0]] && !narrow[op->out];
 }
 
-/* Whether the operation reads what a first layer made of the image. */
-static bool second_layer(const hp_graph *g, const hp_op *op)
-{
-    const hp_value *x = &g->value[op->in[0]];
-    const hp_op *before = x->input < 0 ? &g->op[x->first] : NULL;
-
-    return before != NULL && before->kind == HP_OP_CONV &&
-           g->value[before->in[0]].input >= 0;
-}
-
-/* In bf16, where oneDNN is faster, the key slice network's second layer alone, whose
- * rounded weights its outlines feel most. */
 static bool for_rows(const hp_graph *g, const bool *narrow, const hp_op *op,
                      hp_conv_rows *ret)
 {
@@ -58,11 +46,8 @@ static bool for_rows(const hp_graph *g, const bool *narrow, const hp_op *op,
                           .cin = x->dim[3],
                           .cout = y->dim[3],
                           .depth = op->k[0],
-                          .relu = op->relu,
-                          .narrow = narrow[op->out]};
-    return is_plain(op) && narrow[op->in[0]] == ret->narrow &&
-           (!ret->narrow || (op->nd == 2 && second_layer(g, op))) &&
-           hp_conv_rows_serves(ret);
+                          .relu = op->relu};
+    return is_plain(narrow, op) && hp_conv_rows_serves(ret);
 }
 
 static bool for_wide(const hp_graph *g, const bool *narrow, const hp_op *op,
@@ -75,8 +60,8 @@ static bool for_wide(const hp_graph *g, const bool *narrow, const hp_op *op,
                           .cout = y->dim[3],
                           .depth = op->k[0],
                           .relu = op->relu};
-    return is_plain(op) && !narrow[op->in[0]] && !narrow[op->out] &&
-           y->dim[0] * y->dim[1] * y->dim[2] >= WIDE_VOXELS && hp_conv_wide_serves(ret);
+    return is_plain(narrow, op) && y->dim[0] * y->dim[1] * y->dim[2] >= WIDE_VOXELS &&
+           hp_conv_wide_serves(ret);
 }
 
 hp_own hp_own_for(const hp_graph *g, const bool *narrow, const hp_op *op)

@@ -98,9 +98,16 @@ void hp_layer_pack_weights(const hp_layer *l, const float *w, int cout, int cin,
     size_t n = taps(l);
 
     memset(ret, 0, hp_layer_w_count(l) * sizeof *ret);
-    for (int o = 0; o < cout; o++)
+    for (int o = 0; o < cout; o++) {
+        float error = 0; /* handed on, so that a filter keeps its sum (kernels/bf16.h) */
+
         for (int i = 0; i < cin; i++)
-            for (size_t t = 0; t < n; t++)
-                ret[((size_t)o * n + t) * l->cin + i] =
-                    hp_layer_half(l->type, w[((size_t)o * cin + i) * n + t]);
+            for (size_t t = 0; t < n; t++, w++) {
+                float want = *w + error;
+                uint16_t half = hp_layer_half(l->type, want);
+
+                ret[((size_t)o * n + t) * l->cin + i] = half;
+                error = want - hp_layer_float(l->type, half);
+            }
+    }
 }

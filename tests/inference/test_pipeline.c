@@ -297,6 +297,56 @@ static void test_pipeline__every_stage_can_be_seen(void **state)
     assert_true(s.tensors > 100);
 }
 
+typedef struct kept {
+    double liver, hm;
+} kept;
+
+static void keep_sums(const char *name, const float *data, const int *dims, int rank,
+                      void *payload)
+{
+    kept *k = payload;
+    size_t n = 1;
+    double sum = 0;
+
+    for (int i = 0; i < rank; i++)
+        n *= (size_t)dims[i];
+    for (size_t i = 0; i < n; i++)
+        sum += fabs((double)data[i]) * (double)(i % 1009 + 1);
+    if (strcmp(name, "liver.V.logit") == 0)
+        k->liver = sum;
+    if (strcmp(name, "detect.V.hm") == 0)
+        k->hm = sum;
+}
+
+/* What all else is cropped to is the same in both precisions. */
+static void test_pipeline__the_liver_keeps_to_fp32(void **state)
+{
+    kept k[2] = {{0, 0}, {0, 0}};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        hp_pipeline_options opt = HP_PIPELINE_OPTIONS_INIT;
+        hp_auto(hp_pipeline) *p = NULL;
+        hp_error err = HP_ERROR_INIT;
+        hp_findings f;
+        hp_code r;
+
+        opt.device = "cpu";
+        opt.precision = i == 0 ? "fp32" : "bf16";
+        opt.threads = 1;
+        opt.evaluate = true;
+        opt.on_tensor = keep_sums;
+        opt.payload = &k[i];
+        r = hp_pipeline_open(tiny_dir, &opt, &p, &err);
+        if (r == HP_E_UNSUPPORTED)
+            skip(); /* no such instructions */
+        assert_ok(r, &err);
+        assert_ok(run_in(p, ALL, &f, &err), &err);
+    }
+    assert_true(k[0].liver > 0 && k[1].liver == k[0].liver);
+    assert_true(k[1].hm != k[0].hm); /* the rest does not */
+}
+
 /* A device that likes batches sees the phases and the candidates together. */
 static void test_pipeline__batches_change_nothing(void **state)
 {
@@ -470,6 +520,7 @@ int main(void)
         cmocka_unit_test(test_pipeline__a_missing_phase_is_refused),
         cmocka_unit_test(test_pipeline__threads_change_nothing),
         cmocka_unit_test(test_pipeline__every_stage_can_be_seen),
+        cmocka_unit_test(test_pipeline__the_liver_keeps_to_fp32),
         cmocka_unit_test(test_pipeline__batches_change_nothing),
         cmocka_unit_test(test_pipeline__a_full_device_is_told_in_the_findings),
         cmocka_unit_test(test_pipeline__a_number_that_is_none_names_its_stage),

@@ -46,6 +46,29 @@ static void test_bf16__rounds_as_the_plain_function(void **state)
         assert_int_equal(hp_float_bits(back[i]) >> 16, out[i]);
 }
 
+/* Each weight is off by a rounding at most, and their sum by one, not by many. */
+static void test_bf16__a_filter_keeps_its_sum(void **state)
+{
+    enum { N = 27 * 16 };
+    float w[N], out[N];
+    double sum = 0, nearest = 0, kept = 0;
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        w[i] = 1 + (float)(i % 41 + 0.3) * 0x1p-7f; /* an ulp is 2^-7 */
+        sum += w[i];
+        nearest += hp_bf16_float(hp_bf16_of(w[i]));
+    }
+    hp_bf16_filter(w, N, out);
+    for (int i = 0; i < N; i++) {
+        assert_true(hp_bf16_float(hp_bf16_of(out[i])) == out[i]);
+        assert_true(fabsf(out[i] - w[i]) <= 0x1.01p-7f);
+        kept += out[i];
+    }
+    assert_true(fabs(kept - sum) <= 0x1.1p-8);
+    assert_true(fabs(nearest - sum) > 0.5); /* what it is for */
+}
+
 static void test_bf16__sees_the_one_bad_number(void **state)
 {
     uint16_t v[MOST] = {0};
@@ -115,6 +138,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bf16__rounds_as_the_plain_function),
+        cmocka_unit_test(test_bf16__a_filter_keeps_its_sum),
         cmocka_unit_test(test_bf16__sees_the_one_bad_number),
         cmocka_unit_test(test_bf16__merge_is_the_twin_rounded),
         cmocka_unit_test(test_bf16__unfold_is_the_twin_rounded),

@@ -7,12 +7,10 @@
 #include <string.h>
 
 #include "kernels/conv_rows.h"
-#include "kernels/half.h"
 
 typedef struct world {
     hp_conv_rows c;
     float *in, *weight, *bias, *plus, *packed, *work, *out;
-    uint16_t *in16, *plus16, *out16; /* the same numbers where c is narrow */
 } world;
 
 static size_t voxels(const hp_conv_rows *c)
@@ -34,19 +32,6 @@ static float *numbers(size_t n, unsigned seed)
     return v;
 }
 
-/* v in bf16, and v's numbers as that keeps them. */
-static uint16_t *narrowed(float *v, size_t n)
-{
-    uint16_t *h = calloc(n, sizeof *h);
-
-    assert_non_null(h);
-    for (size_t i = 0; i < n; i++) {
-        h[i] = hp_bf16_of(v[i]);
-        v[i] = hp_bf16_float(h[i]);
-    }
-    return h;
-}
-
 static world set_up(hp_conv_rows c, int threads)
 {
     world w = {.c = c};
@@ -58,11 +43,6 @@ static world set_up(hp_conv_rows c, int threads)
     w.packed = numbers(hp_conv_rows_packed(&c), 5);
     w.work = numbers(hp_conv_rows_work(&c, threads), 6); /* what was there before */
     w.out = numbers(voxels(&c) * c.cout + 1, 7);
-    if (c.narrow) {
-        w.in16 = narrowed(w.in, voxels(&c) * c.cin);
-        w.plus16 = narrowed(w.plus, voxels(&c) * c.cout);
-        w.out16 = narrowed(w.out, voxels(&c) * c.cout + 1);
-    }
     hp_conv_rows_pack(&c, w.weight, w.packed);
     return w;
 }
@@ -76,25 +56,6 @@ static void tear_down(world *w)
     free(w->packed);
     free(w->work);
     free(w->out);
-    free(w->in16);
-    free(w->plus16);
-    free(w->out16);
-}
-
-/* In either storage; out as floats in w->out. */
-static bool run(world *w, bool plus)
-{
-    size_t n = voxels(&w->c) * w->c.cout;
-    bool finite;
-
-    if (!w->c.narrow)
-        return hp_conv_rows_run(&w->c, w->in, w->packed, w->bias, plus ? w->plus : NULL,
-                                w->work, w->out);
-    finite = hp_conv_rows_run(&w->c, w->in16, w->packed, w->bias, plus ? w->plus16 : NULL,
-                              w->work, w->out16);
-    for (size_t i = 0; i < n + 1; i++) /* and the guard */
-        w->out[i] = hp_bf16_float(w->out16[i]);
-    return finite;
 }
 
 /* One output, and the sum of the magnitudes that went into it. */
@@ -134,10 +95,7 @@ static void assert_plain(const world *w, const float *plus)
                     double size, want = plain(w, plus, z, y, x, o, &size);
                     size_t at = (((size_t)z * c->n[1] + y) * c->n[2] + x) * c->cout + o;
 
-                    /* bf16 keeps 8 bits: half of the last one more */
-                    double most = 1e-5 * size + (c->narrow ? fabs(want) / 256 : 0);
-
-                    assert_true(fabs(w->out[at] - want) <= most);
+                    assert_true(fabs(w->out[at] - want) <= 1e-5 * size);
                 }
 }
 
@@ -152,53 +110,30 @@ static void skip_without(const hp_conv_rows *c)
 static void test_conv_rows__is_the_plain_sum(void **state)
 {
     static const hp_conv_rows CASES[] = {
-        {{1, 1, 4}, 8, 8, 1, false, false},    {{2, 5, 8}, 8, 8, 3, true, false},
-        {{3, 17, 12}, 16, 8, 1, true, false},  {{1, 33, 36}, 16, 16, 1, false, false},
-        {{4, 16, 20}, 16, 16, 3, true, false}, {{2, 18, 28}, 32, 16, 3, true, false},
+        {{1, 1, 4}, 8, 8, 1, false},    {{2, 5, 8}, 8, 8, 3, true},
+        {{3, 17, 12}, 16, 8, 1, true},  {{1, 33, 36}, 16, 16, 1, false},
+        {{4, 16, 20}, 16, 16, 3, true}, {{2, 18, 28}, 32, 16, 3, true},
     };
 
     (void)state;
     skip_without(&CASES[0]);
-    for (size_t i = 0; i < 2 * sizeof CASES / sizeof CASES[0]; i++) {
-        hp_conv_rows c = CASES[i / 2];
-        world w;
-        float guard;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        world w = set_up(CASES[i], omp_get_max_threads());
+        float guard = w.out[voxels(&w.c) * w.c.cout];
 
-        c.narrow = i % 2 != 0;
-        w = set_up(c, omp_get_max_threads());
-        guard = w.out[voxels(&c) * c.cout];
-        assert_true(run(&w, false));
+        assert_true(hp_conv_rows_run(&w.c, w.in, w.packed, w.bias, NULL, w.work, w.out));
         assert_plain(&w, NULL);
-        assert_true(run(&w, true));
+        assert_true(
+            hp_conv_rows_run(&w.c, w.in, w.packed, w.bias, w.plus, w.work, w.out));
         assert_plain(&w, w.plus);
-        assert_true(guard == w.out[voxels(&c) * c.cout]);
+        assert_true(guard == w.out[voxels(&w.c) * w.c.cout]);
         tear_down(&w);
     }
 }
 
-static void test_conv_rows__bf16_is_the_sum_rounded_once(void **state)
-{
-    hp_conv_rows c = {{2, 19, 20}, 16, 16, 3, true, true};
-    size_t n = voxels(&c) * c.cout;
-    uint16_t *wide;
-    world w;
-
-    (void)state;
-    skip_without(&c);
-    w = set_up(c, omp_get_max_threads());
-    w.c.narrow = false; /* of the same numbers */
-    assert_true(run(&w, true));
-    wide = narrowed(w.out, n);
-    w.c.narrow = true;
-    assert_true(run(&w, true));
-    assert_memory_equal(w.out16, wide, n * sizeof *wide);
-    free(wide);
-    tear_down(&w);
-}
-
 static void test_conv_rows__does_not_depend_on_the_threads(void **state)
 {
-    hp_conv_rows c = {{3, 40, 24}, 16, 16, 3, true, false};
+    hp_conv_rows c = {{3, 40, 24}, 16, 16, 3, true};
     size_t bytes = voxels(&c) * c.cout * sizeof(float);
     int before = omp_get_max_threads();
     world w;
@@ -222,31 +157,27 @@ static void test_conv_rows__does_not_depend_on_the_threads(void **state)
 
 static void test_conv_rows__lets_through_and_tells_of_what_is_not_finite(void **state)
 {
-    (void)state;
-    for (int i = 0; i < 2; i++) {
-        hp_conv_rows c = {{1, 3, 8}, 8, 8, 1, true, i != 0};
-        bool seen = false;
-        world w;
+    hp_conv_rows c = {{1, 3, 8}, 8, 8, 1, true};
+    bool seen = false;
+    world w;
 
-        skip_without(&c);
-        w = set_up(c, omp_get_max_threads());
-        w.in[13 * c.cin] = NAN;
-        if (c.narrow)
-            w.in16[13 * c.cin] = hp_bf16_of(NAN);
-        assert_false(run(&w, false));
-        for (size_t k = 0; k < voxels(&c) * c.cout; k++)
-            seen |= isnan(w.out[k]);
-        assert_true(seen);
-        tear_down(&w);
-    }
+    (void)state;
+    skip_without(&c);
+    w = set_up(c, omp_get_max_threads());
+    w.in[13 * c.cin] = NAN;
+    assert_false(hp_conv_rows_run(&c, w.in, w.packed, w.bias, NULL, w.work, w.out));
+    for (size_t i = 0; i < voxels(&c) * c.cout; i++)
+        seen |= isnan(w.out[i]);
+    assert_true(seen);
+    tear_down(&w);
 }
 
 static void test_conv_rows__leaves_other_shapes_alone(void **state)
 {
-    static const hp_conv_rows CASES[] = {{{1, 4, 6}, 8, 8, 1, false, false},
-                                         {{1, 4, 8}, 8, 8, 5, false, false},
-                                         {{1, 4, 8}, 7, 8, 1, false, false},
-                                         {{1, 4, 8}, 8, 16, 1, false, false}};
+    static const hp_conv_rows CASES[] = {{{1, 4, 6}, 8, 8, 1, false},
+                                         {{1, 4, 8}, 8, 8, 5, false},
+                                         {{1, 4, 8}, 7, 8, 1, false},
+                                         {{1, 4, 8}, 8, 16, 1, false}};
 
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++)
@@ -257,7 +188,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_conv_rows__is_the_plain_sum),
-        cmocka_unit_test(test_conv_rows__bf16_is_the_sum_rounded_once),
         cmocka_unit_test(test_conv_rows__does_not_depend_on_the_threads),
         cmocka_unit_test(test_conv_rows__lets_through_and_tells_of_what_is_not_finite),
         cmocka_unit_test(test_conv_rows__leaves_other_shapes_alone),

@@ -63,9 +63,9 @@ typedef struct hp_backend_ops {
     /* (optional, both) Keeps these `count` voxels on the device until let_go(), because
      * slices that several runs are cut from lie among them: so they cross once. They
      * stay where they are on the host, unchanged. Without room they are not kept, which
-     * costs time alone. */
+     * costs time alone. let_go says whether there were any. */
     void (*hold)(hp_backend *b, const int16_t *hu, size_t count);
-    void (*let_go)(hp_backend *b);
+    bool (*let_go)(hp_backend *b);
 } hp_backend_ops;
 
 /* A back end fills in `ops`; the rest is backend.c's. */

@@ -72,8 +72,7 @@ typedef struct hp_graph {
     int stage_count, stage_cap;
     int input_count, output_count;
     int batch; /* items of a run: 1, until somebody sets it before it is compiled */
-    bool fp32; /* set likewise: stored in fp32 on a device that can, whatever it is asked
-                */
+    bool fp32; /* set likewise: stored so where the device can, whatever its precision */
     size_t arena_floats; /* for one item */
     hp_error error;      /* the first failure */
 } hp_graph;

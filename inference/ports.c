@@ -43,9 +43,20 @@ hp_code hp_ports_check(const hp_ports *p, const hp_graph *g, hp_error *reterr)
 {
     const hp_value *image = image_of(g);
 
+    for (int v = 0; v < g->value_count; v++) {
+        int i = g->value[v].input;
+
+        if (i >= 0 && g->value[v].last >= 0 && p->in[i] == NULL &&
+            (i > 0 || p->slices == NULL))
+            return hp_fail(reterr, HP_E_INVALID, "input %d is missing", i);
+    }
     for (int i = 0; i < g->batch && p->slices != NULL; i++) {
         const hp_input *c = &p->slices[i].cut;
 
+        if (c->sources < 1 || c->sources > HP_INPUT_SOURCES ||
+            c->sources + c->mask > c->channels)
+            return hp_fail(reterr, HP_E_INVALID, "%d slices for %d channels", c->sources,
+                           c->channels);
         if (image == NULL || c->n[0] != image->dim[0] || c->n[1] != image->dim[1] ||
             c->n[2] != image->dim[2] || c->channels != image->dim[3])
             return hp_fail(reterr, HP_E_INVALID,
@@ -53,9 +64,14 @@ hp_code hp_ports_check(const hp_ports *p, const hp_graph *g, hp_error *reterr)
                            "network's input",
                            c->n[0], c->n[1], c->n[2], c->channels);
     }
-    if (p->decoded != NULL && !has_heads(g))
+    if (p->decoded == NULL)
+        return HP_OK;
+    if (!has_heads(g))
         return hp_fail(reterr, HP_E_INVALID, "a network without heads to decode");
-    if (p->decoded != NULL && (p->k < 0 || p->k > HP_DECODE_MAX || !(p->min >= 0)))
+    for (int i = 0; i < HP_GRAPH_PORTS; i++)
+        if (p->out[i] != NULL)
+            return hp_fail(reterr, HP_E_INVALID, "output %d beside its peaks", i);
+    if (p->k < 0 || p->k > HP_DECODE_MAX || !(p->min >= 0))
         return hp_fail(reterr, HP_E_INVALID, "decoding %d peaks from %g", p->k,
                        (double)p->min);
     return HP_OK;

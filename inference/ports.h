@@ -27,14 +27,16 @@ typedef struct hp_ports {
     const float *in[HP_GRAPH_PORTS]; /* input i: (batch, D, H, W, C) */
     float *out[HP_GRAPH_PORTS];      /* in the order they were named; NULL skips one */
     const hp_slices *slices;         /* (batch) instead of in[0]; (optional) */
-    /* (batch) instead of the first three outputs: logits of the map, sizes, offsets,
-     * with `min` and `k` as in hp_decode; (optional) */
+    /* (batch) instead of outputs, of which none comes back then: the first three are
+     * logits of the map, sizes, offsets, with `min` and `k` as in hp_decode; (optional)
+     */
     hp_decoded *decoded;
     float min;
     int k;
 } hp_ports;
 
-/* Whether `p` fits the network: HP_E_INVALID says what does not. */
+/* Whether `p` has what the network reads, as it reads it, and asks for what it has:
+ * HP_E_INVALID says what does not fit. */
 hp_code hp_ports_check(const hp_ports *p, const hp_graph *g, hp_error *reterr);
 
 /* The same ports where item `first` begins. */

@@ -125,6 +125,9 @@ static bool settle_for_less(hp_runner *r, int batch, const hp_error *why)
 {
     hp_backend *spare = NULL;
 
+    if (why->code == HP_E_NO_MEMORY && r->b->ops->let_go != NULL &&
+        r->b->ops->let_go(r->b))
+        return true; /* slices took that room; what is cut from them goes up instead */
     if (batch == 1 && hp_backend_spare(r->b, &spare, NULL) != HP_OK)
         return false;
     for (int i = 0; i < SIZES; i++) /* its room may be what is missing */

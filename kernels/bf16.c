@@ -2,6 +2,7 @@
  * are spread over threads; loops over channels vectorise. */
 #include "kernels/bf16.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "kernels/half.h"
@@ -39,7 +40,7 @@ void hp_bf16_filter(const float *weight, size_t n, float *out)
         float want = weight[i] + error;
 
         out[i] = hp_bf16_float(hp_bf16_of(want));
-        error = want - out[i];
+        error = isfinite(out[i]) ? want - out[i] : 0;
     }
 }
 

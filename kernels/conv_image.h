@@ -15,9 +15,9 @@ extern "C" {
 
 typedef struct hp_conv_image {
     int in[3], out[3]; /* D, H, W; D of both the same */
-    int cin, cout;     /* 1, 4 or 9; 8 or 16 */
-    int depth, k;      /* of the kernel: 1 or 3; 3 or 7 in plane */
-    int stride;        /* in plane: 1 for k = 3, 2 for k = 7 */
+    /* With k and stride in plane: (cin, cout, k, stride) is one of (1, 8, 3, 1)
+     * (9, 16, 3, 1) (1, 16, 7, 2) (4, 16, 7, 2); depth of the kernel is 1 or 3. */
+    int cin, cout, depth, k, stride;
     bool relu;
     bool narrow; /* out in bf16, rounded once */
 } hp_conv_image;

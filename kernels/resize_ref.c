@@ -267,7 +267,6 @@ static hp_code run(job *j, const double lo[3], const double hi[3], hp_error *ret
             return hp_fail(reterr, HP_E_INVALID, "resizing a box from %g to %g", lo[a],
                            hi[a]);
     ok = taps_init(&j->z, j->src_n[0], lo[0], hi[0], j->dst_n[0]);
-
     ok = taps_init(&j->y, j->src_n[1], lo[1], hi[1], j->dst_n[1]) && ok;
     ok = taps_init(&j->x, j->src_n[2], lo[2], hi[2], j->dst_n[2]) && ok;
     if (ok) {

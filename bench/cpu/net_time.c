@@ -60,7 +60,7 @@ static hp_code time_network(const hp_model_stage *s, const char *name,
     int size[3];
     hp_code r;
 
-    opt.device = "cpu";
+    opt.device = set->device;
     opt.threads = set->threads;
     opt.precision = set->precision;
     bench_size(s, size);

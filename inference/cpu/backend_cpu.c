@@ -1,5 +1,5 @@
-/* The CPU back end: convolutions by oneDNN, those of one and of few channels, large
- * ones of many and the rest by kernels/.
+/* The CPU back end: oneDNN's convolutions; kernels/ for those of images, of few
+ * channels, large ones of many, and for all that is not a convolution.
  *
  * DESIGN: activations are plain NHWC / NDHWC, the layout in which oneDNN's
  * brgemm kernels reach the FMA peak without blocked activations. Weights are

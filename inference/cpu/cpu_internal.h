@@ -48,7 +48,8 @@ struct hp_exec {
     const hp_graph *g;
     hp_cpu_step *step; /* one per operation; empty for what is not a convolution */
     bool *narrow;      /* one per value: stored in bf16 */
-    int item;          /* of the batch that runs now */
+    size_t scratch_bytes;
+    int item;    /* of the batch that runs now */
     bool finite; /* the last operation saw that all it made is; else nobody looked */
 };
 

@@ -36,7 +36,9 @@ static hp_code choose_storage(hp_exec *e, hp_error *reterr)
         e->narrow[i] &= !hp_own_reads_image(g, e->narrow, i);
     for (int i = 0; i < g->op_count; i++) {
         const hp_op *op = &g->op[i];
-        bool fits = op->kind == HP_OP_CONV || e->narrow[op->out];
+        bool conv = op->kind == HP_OP_CONV;
+        bool fits = conv ? op->in[1] < 0 || e->narrow[op->in[1]] == e->narrow[op->out]
+                         : e->narrow[op->out];
 
         for (int k = 0; k < 3; k++)
             fits &= op->in[k] < 0 || e->narrow[op->in[k]] ||
@@ -91,7 +93,8 @@ static hp_code compile_conv(hp_exec *e, const hp_op *op, hp_cpu_step *s, hp_erro
                                e->narrow[op->out], &s->conv, reterr);
         work = r == HP_OK ? hp_onednn_conv_scratch(s->conv) : 0;
     }
-    return r == HP_OK ? hp_cpu__ensure(&c->scratch, work, reterr) : r;
+    e->scratch_bytes = work > e->scratch_bytes ? work : e->scratch_bytes;
+    return r;
 }
 
 void hp_cpu__release(hp_exec *e)
@@ -125,6 +128,8 @@ hp_code hp_cpu__compile(hp_backend *b, const hp_graph *g, hp_exec **ret, hp_erro
     for (int i = 0; i < g->op_count && r == HP_OK; i++)
         if (g->op[i].kind == HP_OP_CONV)
             r = compile_conv(e, &g->op[i], &e->step[i], reterr);
+    if (r == HP_OK)
+        r = hp_cpu__ensure(&c->scratch, e->scratch_bytes, reterr);
     if (r != HP_OK) {
         hp_cpu__release(e);
         return r;

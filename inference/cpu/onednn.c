@@ -208,6 +208,8 @@ static dnnl_status_t reorder(hp_onednn *d, const hp_op *op, int o, int i, packed
     dnnl_primitive_t prim = NULL;
     dnnl_status_t s = weights_md(&plain, op, o, i, false, dnnl_f32);
 
+    if (p->md.data_type == dnnl_bf16 && own == NULL)
+        return dnnl_out_of_memory;
     if (s == dnnl_success)
         s = dnnl_memory_create(&from, &plain, d->engine,
                                own != NULL ? own : (void *)op->weight);

@@ -309,7 +309,10 @@ hp_code hp_cpu__run(hp_exec *e, const hp_ports *p, hp_stage_fn *on_stage, void *
     if (r != HP_OK)
         return r;
     omp_set_num_threads(c->threads);
+    /* another network without room may have let go of both */
     r = hp_cpu__ensure(&c->arena, g->arena_floats * sizeof(float), reterr);
+    if (r == HP_OK)
+        r = hp_cpu__ensure(&c->scratch, e->scratch_bytes, reterr);
     /* A batch is as many runs: here it gains nothing, and so costs no memory. */
     for (e->item = 0; e->item < g->batch && r == HP_OK; e->item++) {
         hp_ports own = hp_ports_shift(p, g, e->item);

@@ -98,7 +98,7 @@ hp_code hp_exec__run(hp_exec *e, const hp_ports *p, hp_stage_fn *on_stage, void 
 hp_code hp_exec__image(hp_exec *e, const hp_slices *s, bool *ret_cut, hp_error *reterr);
 /* hp_backend_ops' hold and let_go. */
 void hp_cuda__hold(hp_backend *b, const int16_t *hu, size_t count);
-void hp_cuda__let_go(hp_backend *b);
+bool hp_cuda__let_go(hp_backend *b);
 /* Where a value lies on the device; NULL for none. */
 void *hp_exec__at(const hp_exec *e, int value);
 

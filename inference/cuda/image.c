@@ -29,9 +29,10 @@ void hp_cuda__hold(hp_backend *b, const int16_t *hu, size_t count)
     c->held = h;
 }
 
-void hp_cuda__let_go(hp_backend *b)
+bool hp_cuda__let_go(hp_backend *b)
 {
     hp_cuda *c = (hp_cuda *)b;
+    bool any = c->held != NULL;
 
     while (c->held != NULL) {
         hp_held *h = c->held;
@@ -40,6 +41,7 @@ void hp_cuda__let_go(hp_backend *b)
         hp_gpu_free(c->gpu, h->device);
         free(h);
     }
+    return any;
 }
 
 /* NULL: not all of them are here. */

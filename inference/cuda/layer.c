@@ -1,6 +1,7 @@
 /* Layers as values: halves, padding, keys, weights in the engines' order. */
 #include "inference/cuda/layer.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -108,6 +109,7 @@ void hp_layer_pack_weights(const hp_layer *l, const float *w, int cout, int cin,
 
                 ret[((size_t)o * n + t) * l->cin + i] = half;
                 error = want - hp_layer_float(l->type, half);
+                error = isfinite(error) ? error : 0; /* one that ran over stays alone */
             }
     }
 }

@@ -980,6 +980,32 @@ static void test_cuda__both_ends_survive_smaller_batches(void **state)
     done_world(&a);
 }
 
+/* What is held makes way for a network before its batch shrinks. */
+static void test_cuda__held_slices_make_way(void **state)
+{
+    static hp_decoded got[SLICES];
+    hp_error err = HP_ERROR_INIT;
+    world a = make_worlds(&DETECTOR, SLICES);
+    scan s = make_scan(DETECTOR.size, 1, false);
+    hp_ports io = {.slices = s.slices, .decoded = got, .min = 0.01f, .k = 1};
+
+    (void)state;
+    for (int turn = 0; turn < 2; turn++) {
+        hp_auto(hp_backend) *b = open_cuda("fp16", NULL);
+        hp_auto(hp_runner) *r = NULL;
+
+        b->ops->hold(b, s.hu, s.count);
+        assert_ok(hp_runner_new(b, &a.p, a.w, &r, &err), &err);
+        assert_ok(hp_runner_run(r, DETECTOR.size, SLICES, &io, NULL, NULL, &err), &err);
+        assert_int_equal(b->batch, 0);
+        assert_int_equal(b->ops->let_go(b), turn == 0);
+        host.room = host.peak - s.count; /* half of what the slices take is missing */
+    }
+    host.room = 0;
+    free(s.hu);
+    done_world(&a);
+}
+
 static void test_cuda__ports_that_do_not_fit_are_refused(void **state)
 {
     hp_error err = HP_ERROR_INIT;
@@ -1004,6 +1030,9 @@ static void test_cuda__ports_that_do_not_fit_are_refused(void **state)
         io.decoded = got;
         assert_int_equal(b->ops->run(e, &io, NULL, NULL, &err), HP_E_INVALID);
         assert_non_null(strstr(err.msg, "without heads"));
+        io = (hp_ports){.in = {NULL}};
+        assert_int_equal(b->ops->run(e, &io, NULL, NULL, &err), HP_E_INVALID);
+        assert_string_equal(err.msg, "input 0 is missing");
         b->ops->release(e);
     }
     free(s.hu);
@@ -1053,6 +1082,7 @@ int main(void)
         TEST(test_cuda__slices_that_are_not_held_are_cut_here),
         TEST(test_cuda__heads_come_back_as_peaks),
         TEST(test_cuda__both_ends_survive_smaller_batches),
+        TEST(test_cuda__held_slices_make_way),
         TEST(test_cuda__ports_that_do_not_fit_are_refused),
         TEST(test_cuda__bad_peak_fails_the_run),
     };

@@ -5,6 +5,8 @@
 
 #include <math.h>
 
+static int16_t shift; /* HU added to each voxel */
+
 /* Runs it with the phases of `mask`; returns the run's code and fills f. */
 static hp_code run_in(hp_pipeline *p, unsigned mask, hp_findings *f, hp_error *err)
 {
@@ -12,8 +14,11 @@ static hp_code run_in(hp_pipeline *p, unsigned mask, hp_findings *f, hp_error *e
     hp_code r;
 
     for (int i = 0; i < HP_PHASES; i++)
-        if (mask >> i & 1)
+        if (mask >> i & 1) {
             native[i] = tiny_volume(i);
+            for (size_t k = 0; k < hp_geom_voxels(&native[i]->geom); k++)
+                native[i]->hu[k] += shift;
+        }
     hp_findings_init(f);
     r = hp_pipeline_run(p, (const hp_volume *const *)native, f, registered, &liver, err);
     if (r == HP_OK) {
@@ -413,9 +418,10 @@ static void test_pipeline__a_gpu_sees_what_the_cpu_sees(void **state)
         opt.device = i == 0 ? "cpu" : device_name();
         opt.precision = i == 0 ? "fp32" : device_precision();
         assert_ok(hp_pipeline_open(tiny_dir, &opt, &p, &err), &err);
+        shift = 60 * i; /* what was held for another study is not taken for this one */
         assert_ok(run_in(p, ALL, &f[i], &err), &err);
-        if (i == 1) /* what was held for the first study is not taken for this one */
-            assert_ok(run_in(p, ALL, &f[i], &err), &err);
+        shift = 0;
+        assert_ok(run_in(p, ALL, &f[i], &err), &err);
         for (int phase = 0; phase < HP_PHASES; phase++) {
             assert_true(hp_pipeline_get_detail(p)->peak_count[phase] > 0);
             best[i][phase] = (float)hp_pipeline_get_detail(p)->peak[phase][0].score;

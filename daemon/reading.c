@@ -17,9 +17,10 @@
 #include "daemon/run_end.h"
 #include "daemon/scheduler_internal.h"
 
-enum { MAX_WORKERS = 16, RETRY_MS = 5000, LOOK_TIMEOUT_S = 120 };
+enum { MAX_WORKERS = 16, RETRY_MS = 5000, LOOK_TIMEOUT_S = 120, LEAVE_TIMEOUT_S = 30 };
 
-typedef enum errand { IDLE, CLAIMING, RUN, LOOK } errand;
+/* LEAVING: it said that its device failed, and ends; it is given nothing more. */
+typedef enum errand { IDLE, CLAIMING, RUN, LOOK, LEAVING } errand;
 
 typedef struct worker {
     hp_reading *reading;
@@ -215,6 +216,10 @@ static void on_done(worker *w, const json_t *msg)
     r->calls++;
     hp_run_end(r->ledger, r->config, w->job, w->run, msg, after_run_end, e);
     release(w);
+    if (strcmp(hp_json_str(msg, "reason_code", ""), hp_code_name(HP_E_DEVICE)) == 0) {
+        w->errand = LEAVING;
+        hp_process_deadline(w->process, LEAVE_TIMEOUT_S);
+    }
 }
 
 static void on_looked(worker *w, const json_t *msg)
@@ -260,7 +265,7 @@ static void on_end(bool clean, const char *words, void *payload)
     errand errand = w->errand;
 
     w->process = NULL;
-    if (errand == IDLE || errand == CLAIMING) {
+    if (errand == IDLE || errand == CLAIMING || errand == LEAVING) {
         if (!clean && !r->closing)
             hp_log(HP_LOG_WARNING, "idle worker ended how=\"%s\"", words);
     } else if (w->let_go || r->closing) {

@@ -107,6 +107,7 @@ def main():
             line.write(json.dumps(said) + "\n")
             if said.get("reason_code") == "E_DEVICE":
                 line.flush()
+                time.sleep(1)  # letting go of a device takes its time
                 return
         elif job.get("do") == "look":
             if os.environ.get("WORKER_DOUBLE", "") == "slow-look":

@@ -22,19 +22,19 @@
 
 enum { BAND = 16, TAPS = 3, MAX_ROWS = 9, OUT = 4, TERMS = 6, QUADS = 4, LANES = 16 };
 
-size_t hp_conv_rows_packed(const hp_conv_rows *c)
+size_t hp_conv_rows_packed(const hp_conv_plain *c)
 {
     return (size_t)c->depth * TAPS * TERMS * c->cin * c->cout;
 }
 
 /* How many input channels go into one register of sums. */
-static int parity(const hp_conv_rows *c)
+static int parity(const hp_conv_plain *c)
 {
     return LANES / c->cout;
 }
 
 /* (cout, cin, depth, 3, 3) -> (depth, 3, cin / parity, term, cout, parity) */
-void hp_conv_rows_pack(const hp_conv_rows *c, const float *weight, float *packed)
+void hp_conv_rows_pack(const hp_conv_plain *c, const float *weight, float *packed)
 {
     int rows = c->depth * TAPS, each = parity(c);
 
@@ -58,27 +58,27 @@ void hp_conv_rows_pack(const hp_conv_rows *c, const float *weight, float *packed
 
 /* --- a thread's work memory, in floats: whole registers, as cin is in eights -- */
 
-static int quads(const hp_conv_rows *c)
+static int quads(const hp_conv_plain *c)
 {
     return c->n[2] / OUT;
 }
 
-static size_t terms_floats(const hp_conv_rows *c) /* (quad, term, lane) */
+static size_t terms_floats(const hp_conv_plain *c) /* (quad, term, lane) */
 {
     return (size_t)quads(c) * TERMS * LANES;
 }
 
-static size_t row_floats(const hp_conv_rows *c) /* (quad, term, cin) */
+static size_t row_floats(const hp_conv_plain *c) /* (quad, term, cin) */
 {
     return (size_t)quads(c) * TERMS * c->cin;
 }
 
-static size_t padded_floats(const hp_conv_rows *c) /* (voxel, cin) */
+static size_t padded_floats(const hp_conv_plain *c) /* (voxel, cin) */
 {
     return ((size_t)c->n[2] + 2) * c->cin;
 }
 
-size_t hp_conv_rows_work(const hp_conv_rows *c, int threads)
+size_t hp_conv_rows_work(const hp_conv_plain *c, int threads)
 {
     return (terms_floats(c) + padded_floats(c) + row_floats(c) * c->depth * TAPS) *
            threads;
@@ -236,7 +236,7 @@ CODE(16, 16)
 CODE(32, 16)
 HP_LANES_END
 
-static const code *code_of(const hp_conv_rows *c)
+static const code *code_of(const hp_conv_plain *c)
 {
     static const code *const CODES[] = {&code8_8, &code16_8, &code16_16, &code32_16};
 
@@ -252,7 +252,7 @@ static const code *code_of(const hp_conv_rows *c)
 
 /* What a thread works with. */
 typedef struct band {
-    const hp_conv_rows *c;
+    const hp_conv_plain *c;
     const code *code;
     const float *in;
     float *padded, *rows;
@@ -284,7 +284,7 @@ static void fetch(const band *t, int z, int y, int plane)
  * Whether all of them are finite. */
 static bool run_band(const band *t, int z, int first, const row *volume)
 {
-    const hp_conv_rows *c = t->c;
+    const hp_conv_plain *c = t->c;
     int end = first + BAND < c->n[1] ? first + BAND : c->n[1];
     size_t length = (size_t)c->n[2] * c->cout;
     row b = *volume;
@@ -307,12 +307,12 @@ static bool run_band(const band *t, int z, int first, const row *volume)
     return finite;
 }
 
-bool hp_conv_rows_serves(const hp_conv_rows *c)
+bool hp_conv_rows_serves(const hp_conv_plain *c)
 {
     return (c->depth == 1 || c->depth == 3) && c->n[2] % OUT == 0 && code_of(c) != NULL;
 }
 
-bool hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packed,
+bool hp_conv_rows_run(const hp_conv_plain *c, const float *in, const float *packed,
                       const float *bias, const float *plus, float *work, float *out)
 {
     const code *code = code_of(c);
@@ -344,13 +344,13 @@ bool hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packe
 
 #else
 
-bool hp_conv_rows_serves(const hp_conv_rows *c)
+bool hp_conv_rows_serves(const hp_conv_plain *c)
 {
     (void)c;
     return false;
 }
 
-bool hp_conv_rows_run(const hp_conv_rows *c, const float *in, const float *packed,
+bool hp_conv_rows_run(const hp_conv_plain *c, const float *in, const float *packed,
                       const float *bias, const float *plus, float *work, float *out)
 {
     (void)c, (void)in, (void)packed, (void)bias, (void)plus, (void)work, (void)out;

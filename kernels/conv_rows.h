@@ -6,33 +6,28 @@
 #ifndef HP_KERNELS_CONV_ROWS_H
 #define HP_KERNELS_CONV_ROWS_H
 
-#include <stdbool.h>
 #include <stddef.h>
+
+#include "kernels/conv_plain.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-typedef struct hp_conv_rows {
-    int n[3];      /* D, H, W; W in fours */
-    int cin, cout; /* 8, 16 or 32; 8 or 16 */
-    int depth;     /* of the kernel: 1 or 3 */
-    bool relu;
-} hp_conv_rows;
-
-/* Whether there is such a kernel, and this CPU can run it. */
-bool hp_conv_rows_serves(const hp_conv_rows *c);
+/* Whether there is such a kernel (W in fours; 8, 16 or 32 channels to 8 or 16), and this
+ * CPU can run it. */
+bool hp_conv_rows_serves(const hp_conv_plain *c);
 
 /* Floats of packed weights, and of work memory for so many threads. */
-size_t hp_conv_rows_packed(const hp_conv_rows *c);
-size_t hp_conv_rows_work(const hp_conv_rows *c, int threads);
+size_t hp_conv_rows_packed(const hp_conv_plain *c);
+size_t hp_conv_rows_work(const hp_conv_plain *c, int threads);
 
-void hp_conv_rows_pack(const hp_conv_rows *c,
+void hp_conv_rows_pack(const hp_conv_plain *c,
                        const float *weight /* (cout, cin, depth, 3, 3) */, float *packed);
 
 /* out = relu?(conv(in) + bias + plus). packed and work are aligned to 64 bytes. Returns
  * whether all of out is finite. */
-bool hp_conv_rows_run(const hp_conv_rows *c, const float *in /* (D, H, W, cin) */,
+bool hp_conv_rows_run(const hp_conv_plain *c, const float *in /* (D, H, W, cin) */,
                       const float *packed, const float *bias /* (cout), NULL: none */,
                       const float *plus /* like out, may be out; NULL: none */,
                       float *work, float *out /* (D, H, W, cout) */);

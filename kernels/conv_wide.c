@@ -32,23 +32,23 @@ enum {
     AHEAD = DEEP * WIDE / (TILE / CELLS)
 };
 
-static int row_cells(const hp_conv_wide *c)
+static int row_cells(const hp_conv_plain *c)
 {
     return (c->n[2] + OUT - 1) / OUT;
 }
 
-static size_t cells(const hp_conv_wide *c)
+static size_t cells(const hp_conv_plain *c)
 {
     return (size_t)c->n[0] * c->n[1] * row_cells(c);
 }
 
-size_t hp_conv_wide_packed(const hp_conv_wide *c)
+size_t hp_conv_wide_packed(const hp_conv_plain *c)
 {
     return (size_t)c->depth * TAPS * TERMS * c->cin * c->cout;
 }
 
 /* (cout, cin, depth, 3, 3) -> (cout / WIDE, term, depth, 3, cin, WIDE) */
-void hp_conv_wide_pack(const hp_conv_wide *c, const float *weight, float *packed)
+void hp_conv_wide_pack(const hp_conv_plain *c, const float *weight, float *packed)
 {
     int rows = c->depth * TAPS;
     size_t term = (size_t)rows * c->cin * WIDE;
@@ -75,20 +75,20 @@ void hp_conv_wide_pack(const hp_conv_wide *c, const float *weight, float *packed
 /* --- work memory, in floats --------------------------------------------------- */
 
 /* DEEP channels of one term of the input, (cell, DEEP), and a row of zeros behind. */
-static size_t piece_floats(const hp_conv_wide *c)
+static size_t piece_floats(const hp_conv_plain *c)
 {
     return (cells(c) + 1) * DEEP;
 }
 
 /* One term of the input: (cin / DEEP) pieces. */
-static size_t term_floats(const hp_conv_wide *c)
+static size_t term_floats(const hp_conv_plain *c)
 {
     return piece_floats(c) * (c->cin / DEEP);
 }
 
 enum { SUMS = TERMS * TILE * WIDE }; /* of a thread: (term, cell, WIDE) */
 
-size_t hp_conv_wide_work(const hp_conv_wide *c, int threads)
+size_t hp_conv_wide_work(const hp_conv_plain *c, int threads)
 {
     return TERMS * term_floats(c) + (size_t)SUMS * threads;
 }
@@ -97,7 +97,7 @@ size_t hp_conv_wide_work(const hp_conv_wide *c, int threads)
 
 /* What the threads share. */
 typedef struct job {
-    const hp_conv_wide *c;
+    const hp_conv_plain *c;
     const float *in, *packed, *bias, *plus;
     float *terms, *out;
 } job;
@@ -281,13 +281,13 @@ static bool run_task(const job *j, int group, size_t first, float *sums)
     return finite;
 }
 
-bool hp_conv_wide_serves(const hp_conv_wide *c)
+bool hp_conv_wide_serves(const hp_conv_plain *c)
 {
     return (c->depth == 1 || c->depth == 3) && c->cin % DEEP == 0 &&
            c->cout % WIDE == 0 && hp_lanes_serve();
 }
 
-bool hp_conv_wide_run(const hp_conv_wide *c, const float *in, const float *packed,
+bool hp_conv_wide_run(const hp_conv_plain *c, const float *in, const float *packed,
                       const float *bias, const float *plus, float *work, float *out)
 {
     const job j = {c, in, packed, bias, plus, work, out};
@@ -313,13 +313,13 @@ bool hp_conv_wide_run(const hp_conv_wide *c, const float *in, const float *packe
 
 #else
 
-bool hp_conv_wide_serves(const hp_conv_wide *c)
+bool hp_conv_wide_serves(const hp_conv_plain *c)
 {
     (void)c;
     return false;
 }
 
-bool hp_conv_wide_run(const hp_conv_wide *c, const float *in, const float *packed,
+bool hp_conv_wide_run(const hp_conv_plain *c, const float *in, const float *packed,
                       const float *bias, const float *plus, float *work, float *out)
 {
     (void)c, (void)in, (void)packed, (void)bias, (void)plus, (void)work, (void)out;

@@ -37,42 +37,33 @@ static bool is_plain(const bool *narrow, const hp_op *op)
     return op->k[1] == 3 && op->k[2] == 3 && !narrow[op->in[0]] && !narrow[op->out];
 }
 
-static bool for_rows(const hp_graph *g, const bool *narrow, const hp_op *op,
-                     hp_conv_rows *ret)
+static hp_conv_plain plain_of(const hp_graph *g, const hp_op *op)
 {
-    const hp_value *x = &g->value[op->in[0]], *y = &g->value[op->out];
+    const hp_value *y = &g->value[op->out];
 
-    *ret = (hp_conv_rows){.n = {y->dim[0], y->dim[1], y->dim[2]},
-                          .cin = x->dim[3],
-                          .cout = y->dim[3],
-                          .depth = op->k[0],
-                          .relu = op->relu};
-    return is_plain(narrow, op) && hp_conv_rows_serves(ret);
+    return (hp_conv_plain){.n = {y->dim[0], y->dim[1], y->dim[2]},
+                           .cin = g->value[op->in[0]].dim[3],
+                           .cout = y->dim[3],
+                           .depth = op->k[0],
+                           .relu = op->relu};
 }
 
-static bool for_wide(const hp_graph *g, const bool *narrow, const hp_op *op,
-                     hp_conv_wide *ret)
+static bool gains_wide(const hp_conv_plain *c)
 {
-    const hp_value *x = &g->value[op->in[0]], *y = &g->value[op->out];
-
-    *ret = (hp_conv_wide){.n = {y->dim[0], y->dim[1], y->dim[2]},
-                          .cin = x->dim[3],
-                          .cout = y->dim[3],
-                          .depth = op->k[0],
-                          .relu = op->relu};
-    return is_plain(narrow, op) && y->dim[0] * y->dim[1] * y->dim[2] >= WIDE_VOXELS &&
-           hp_conv_wide_serves(ret);
+    return c->n[0] * c->n[1] * c->n[2] >= WIDE_VOXELS && hp_conv_wide_serves(c);
 }
 
 hp_own hp_own_for(const hp_graph *g, const bool *narrow, const hp_op *op)
 {
     hp_own o = {.kind = HP_OWN_NONE};
+    bool plain = is_plain(narrow, op);
 
     if (!hp_onednn_has_avx512())
         return o;
-    if (for_rows(g, narrow, op, &o.rows))
+    o.plain = plain_of(g, op);
+    if (plain && hp_conv_rows_serves(&o.plain))
         o.kind = HP_OWN_ROWS;
-    else if (for_wide(g, narrow, op, &o.wide))
+    else if (plain && gains_wide(&o.plain))
         o.kind = HP_OWN_WIDE;
     else if (!narrow[op->in[0]] && for_image(g, narrow, op, &o.image))
         o.kind = HP_OWN_IMAGE;
@@ -101,9 +92,9 @@ size_t hp_own_packed(const hp_own *o)
 {
     switch (o->kind) {
     case HP_OWN_ROWS:
-        return hp_conv_rows_packed(&o->rows);
+        return hp_conv_rows_packed(&o->plain);
     case HP_OWN_WIDE:
-        return hp_conv_wide_packed(&o->wide);
+        return hp_conv_wide_packed(&o->plain);
     case HP_OWN_IMAGE:
         return hp_conv_image_packed(&o->image);
     case HP_OWN_NONE:
@@ -116,9 +107,9 @@ size_t hp_own_work(const hp_own *o, int threads)
 {
     switch (o->kind) {
     case HP_OWN_ROWS:
-        return hp_conv_rows_work(&o->rows, threads);
+        return hp_conv_rows_work(&o->plain, threads);
     case HP_OWN_WIDE:
-        return hp_conv_wide_work(&o->wide, threads);
+        return hp_conv_wide_work(&o->plain, threads);
     case HP_OWN_IMAGE:
         return hp_conv_image_work(&o->image, threads);
     case HP_OWN_NONE:
@@ -130,9 +121,9 @@ size_t hp_own_work(const hp_own *o, int threads)
 void hp_own_pack(const hp_own *o, const float *weight, float *packed)
 {
     if (o->kind == HP_OWN_ROWS)
-        hp_conv_rows_pack(&o->rows, weight, packed);
+        hp_conv_rows_pack(&o->plain, weight, packed);
     else if (o->kind == HP_OWN_WIDE)
-        hp_conv_wide_pack(&o->wide, weight, packed);
+        hp_conv_wide_pack(&o->plain, weight, packed);
     else
         hp_conv_image_pack(&o->image, weight, packed);
 }
@@ -141,8 +132,8 @@ bool hp_own_run(const hp_own *o, const void *in, const float *packed, const floa
                 const void *plus, float *work, void *out)
 {
     if (o->kind == HP_OWN_ROWS)
-        return hp_conv_rows_run(&o->rows, in, packed, bias, plus, work, out);
+        return hp_conv_rows_run(&o->plain, in, packed, bias, plus, work, out);
     if (o->kind == HP_OWN_WIDE)
-        return hp_conv_wide_run(&o->wide, in, packed, bias, plus, work, out);
+        return hp_conv_wide_run(&o->plain, in, packed, bias, plus, work, out);
     return hp_conv_image_run(&o->image, in, packed, bias, work, out);
 }

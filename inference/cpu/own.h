@@ -23,8 +23,7 @@ typedef enum hp_own_kind {
 typedef struct hp_own {
     hp_own_kind kind;
     union {
-        hp_conv_rows rows;
-        hp_conv_wide wide;
+        hp_conv_plain plain; /* ROWS, WIDE */
         hp_conv_image image;
     };
 } hp_own;

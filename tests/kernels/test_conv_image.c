@@ -1,5 +1,5 @@
 /* kernels/conv_image against the sum as one would write it down. */
-#include "tests/inference/world.h"
+#include "tests/kernels/numbers.h"
 
 #include <math.h>
 #include <omp.h>
@@ -22,20 +22,6 @@ static size_t voxels(const int n[3])
 static size_t taps(const hp_conv_image *c)
 {
     return (size_t)c->depth * c->k * c->k;
-}
-
-static float *numbers(size_t n, unsigned seed)
-{
-    void *buf = NULL;
-    float *v;
-
-    assert_int_equal(posix_memalign(&buf, 64, n * sizeof *v), 0);
-    v = buf;
-    for (size_t i = 0; i < n; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        v[i] = (float)(seed >> 8) / (float)(1 << 23) - 1;
-    }
-    return v;
 }
 
 static world set_up(hp_conv_image c, int threads)

@@ -1,5 +1,5 @@
 /* kernels/conv_rows against the sum as one would write it down. */
-#include "tests/inference/world.h"
+#include "tests/kernels/numbers.h"
 
 #include <math.h>
 #include <omp.h>
@@ -9,30 +9,16 @@
 #include "kernels/conv_rows.h"
 
 typedef struct world {
-    hp_conv_rows c;
+    hp_conv_plain c;
     float *in, *weight, *bias, *plus, *packed, *work, *out;
 } world;
 
-static size_t voxels(const hp_conv_rows *c)
+static size_t voxels(const hp_conv_plain *c)
 {
     return (size_t)c->n[0] * c->n[1] * c->n[2];
 }
 
-static float *numbers(size_t n, unsigned seed)
-{
-    void *buf = NULL;
-    float *v;
-
-    assert_int_equal(posix_memalign(&buf, 64, n * sizeof *v), 0);
-    v = buf;
-    for (size_t i = 0; i < n; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        v[i] = (float)(seed >> 8) / (float)(1 << 23) - 1;
-    }
-    return v;
-}
-
-static world set_up(hp_conv_rows c, int threads)
+static world set_up(hp_conv_plain c, int threads)
 {
     world w = {.c = c};
 
@@ -62,7 +48,7 @@ static void tear_down(world *w)
 static double plain(const world *w, const float *plus, int z, int y, int x, int o,
                     double *ret_size)
 {
-    const hp_conv_rows *c = &w->c;
+    const hp_conv_plain *c = &w->c;
     size_t at = ((size_t)z * c->n[1] + y) * c->n[2] + x;
     double sum = w->bias[o] + (plus != NULL ? plus[at * c->cout + o] : 0);
 
@@ -86,7 +72,7 @@ static double plain(const world *w, const float *plus, int z, int y, int x, int 
 
 static void assert_plain(const world *w, const float *plus)
 {
-    const hp_conv_rows *c = &w->c;
+    const hp_conv_plain *c = &w->c;
 
     for (int z = 0; z < c->n[0]; z++)
         for (int y = 0; y < c->n[1]; y++)
@@ -99,7 +85,7 @@ static void assert_plain(const world *w, const float *plus)
                 }
 }
 
-static void skip_without(const hp_conv_rows *c)
+static void skip_without(const hp_conv_plain *c)
 {
     if (!hp_conv_rows_serves(c)) {
         print_message("this CPU has no AVX-512\n");
@@ -109,7 +95,7 @@ static void skip_without(const hp_conv_rows *c)
 
 static void test_conv_rows__is_the_plain_sum(void **state)
 {
-    static const hp_conv_rows CASES[] = {
+    static const hp_conv_plain CASES[] = {
         {{1, 1, 4}, 8, 8, 1, false},    {{2, 5, 8}, 8, 8, 3, true},
         {{3, 17, 12}, 16, 8, 1, true},  {{1, 33, 36}, 16, 16, 1, false},
         {{4, 16, 20}, 16, 16, 3, true}, {{2, 18, 28}, 32, 16, 3, true},
@@ -133,7 +119,7 @@ static void test_conv_rows__is_the_plain_sum(void **state)
 
 static void test_conv_rows__does_not_depend_on_the_threads(void **state)
 {
-    hp_conv_rows c = {{3, 40, 24}, 16, 16, 3, true};
+    hp_conv_plain c = {{3, 40, 24}, 16, 16, 3, true};
     size_t bytes = voxels(&c) * c.cout * sizeof(float);
     int before = omp_get_max_threads();
     world w;
@@ -157,7 +143,7 @@ static void test_conv_rows__does_not_depend_on_the_threads(void **state)
 
 static void test_conv_rows__lets_through_and_tells_of_what_is_not_finite(void **state)
 {
-    hp_conv_rows c = {{1, 3, 8}, 8, 8, 1, true};
+    hp_conv_plain c = {{1, 3, 8}, 8, 8, 1, true};
     bool seen = false;
     world w;
 
@@ -174,10 +160,10 @@ static void test_conv_rows__lets_through_and_tells_of_what_is_not_finite(void **
 
 static void test_conv_rows__leaves_other_shapes_alone(void **state)
 {
-    static const hp_conv_rows CASES[] = {{{1, 4, 6}, 8, 8, 1, false},
-                                         {{1, 4, 8}, 8, 8, 5, false},
-                                         {{1, 4, 8}, 7, 8, 1, false},
-                                         {{1, 4, 8}, 8, 16, 1, false}};
+    static const hp_conv_plain CASES[] = {{{1, 4, 6}, 8, 8, 1, false},
+                                          {{1, 4, 8}, 8, 8, 5, false},
+                                          {{1, 4, 8}, 7, 8, 1, false},
+                                          {{1, 4, 8}, 8, 16, 1, false}};
 
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++)

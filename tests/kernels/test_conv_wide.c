@@ -1,5 +1,5 @@
 /* kernels/conv_wide against the sum as one would write it down. */
-#include "tests/inference/world.h"
+#include "tests/kernels/numbers.h"
 
 #include <math.h>
 #include <omp.h>
@@ -9,31 +9,17 @@
 #include "kernels/conv_wide.h"
 
 typedef struct world {
-    hp_conv_wide c;
+    hp_conv_plain c;
     float *in, *weight, *bias, *plus, *packed, *work, *out;
 } world;
 
-static size_t outputs(const hp_conv_wide *c)
+static size_t outputs(const hp_conv_plain *c)
 {
     return (size_t)c->n[0] * c->n[1] * c->n[2] * c->cout;
 }
 
-static float *numbers(size_t n, unsigned seed)
-{
-    void *buf = NULL;
-    float *v;
-
-    assert_int_equal(posix_memalign(&buf, 64, n * sizeof *v), 0);
-    v = buf;
-    for (size_t i = 0; i < n; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        v[i] = (float)(seed >> 8) / (float)(1 << 23) - 1;
-    }
-    return v;
-}
-
 /* Behind work and out stands a number more, as a guard. */
-static world set_up(hp_conv_wide c, int threads)
+static world set_up(hp_conv_plain c, int threads)
 {
     world w = {.c = c};
 
@@ -63,7 +49,7 @@ static void tear_down(world *w)
 static double plain(const world *w, const float *bias, const float *plus, size_t at,
                     double *ret_size)
 {
-    const hp_conv_wide *c = &w->c;
+    const hp_conv_plain *c = &w->c;
     const int *n = c->n;
     int o = (int)(at % c->cout), x = (int)(at / c->cout % n[2]),
         y = (int)(at / c->cout / n[2] % n[1]), z = (int)(at / c->cout / n[2] / n[1]);
@@ -97,7 +83,7 @@ static void assert_plain(const world *w, const float *bias, const float *plus, i
     }
 }
 
-static void skip_without(const hp_conv_wide *c)
+static void skip_without(const hp_conv_plain *c)
 {
     if (!hp_conv_wide_serves(c)) {
         print_message("this CPU has no AVX-512\n");
@@ -107,7 +93,7 @@ static void skip_without(const hp_conv_wide *c)
 
 static void test_conv_wide__is_the_plain_sum(void **state)
 {
-    static const hp_conv_wide CASES[] = {
+    static const hp_conv_plain CASES[] = {
         {{1, 1, 1}, 64, 64, 1, false},  {{1, 1, 3}, 64, 64, 3, true},
         {{2, 3, 5}, 128, 64, 3, true},  {{3, 17, 13}, 64, 128, 1, true},
         {{1, 1, 900}, 64, 64, 1, true}, {{4, 21, 30}, 64, 64, 3, false},
@@ -137,7 +123,7 @@ static void test_conv_wide__is_the_plain_sum(void **state)
 
 static void test_conv_wide__does_not_depend_on_the_threads(void **state)
 {
-    hp_conv_wide c = {{3, 40, 24}, 64, 128, 3, true};
+    hp_conv_plain c = {{3, 40, 24}, 64, 128, 3, true};
     size_t bytes = outputs(&c) * sizeof(float);
     int before = omp_get_max_threads();
     world w;
@@ -161,7 +147,7 @@ static void test_conv_wide__does_not_depend_on_the_threads(void **state)
 
 static void test_conv_wide__lets_through_and_tells_of_what_is_not_finite(void **state)
 {
-    hp_conv_wide c = {{1, 3, 8}, 64, 64, 1, true};
+    hp_conv_plain c = {{1, 3, 8}, 64, 64, 1, true};
     bool seen = false;
     world w;
 
@@ -178,9 +164,9 @@ static void test_conv_wide__lets_through_and_tells_of_what_is_not_finite(void **
 
 static void test_conv_wide__leaves_other_shapes_alone(void **state)
 {
-    static const hp_conv_wide CASES[] = {{{1, 4, 8}, 64, 64, 5, false},
-                                         {{1, 4, 8}, 96, 64, 1, false},
-                                         {{1, 4, 8}, 64, 96, 1, false}};
+    static const hp_conv_plain CASES[] = {{{1, 4, 8}, 64, 64, 5, false},
+                                          {{1, 4, 8}, 96, 64, 1, false},
+                                          {{1, 4, 8}, 64, 96, 1, false}};
 
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++)
